@@ -1,0 +1,1 @@
+"""Turns pages into notebooks, runs them, and turns them into the site."""

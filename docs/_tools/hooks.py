@@ -1,0 +1,129 @@
+"""MkDocs hooks: put executed pages, formulas, navigation and both languages on the site.
+
+The five moves that make MkDocs render what mkdocs-jupyter publishes are `on_files`
+(early and late), `on_pre_page` and `on_page_markdown`; docs/adr/0005 says why.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mkdocs.plugins import CombinedEvent, event_priority
+from mkdocs.structure.files import File
+from mkdocs.structure.pages import Page as MkDocsPage
+
+from docs._tools import glossary_page, maths, notebooks, render
+from docs._tools.execute import Runner
+from docs._tools.guide import Guide
+from docs._tools.pages import Page, load
+
+STATE: dict = {}
+
+
+@event_priority(100)
+def on_config(config):
+    """Read the guide once per build."""
+    guide = Guide(Path(config["extra"].get("guide_root") or config["config_file_path"]).parent)
+    runner = Runner(guide)
+    language = config["theme"]["language"]
+    pages = {key: pair[language] for key, pair in load(guide).items() if language in pair}
+    site_url = config["extra"]["root_url"].rstrip("/") + "/"
+    downloads = notebooks.write_downloads(
+        [page for page in pages.values() if page.cells], runner.library, guide, site_url,
+        guide.build / "downloads")
+    config["site_url"] = site_url if language == "zh" else f"{site_url}{language}/"
+    record = config["extra"].get("gpu_record")
+    gpu = json.loads(Path(record).read_text("utf-8")) if record else {}
+    STATE.update(guide=guide, runner=runner, language=language, pages=pages, gpu=gpu,
+                 rendered={}, downloads=downloads)
+    config["nav"] = navigation(pages)
+    return config
+
+
+def navigation(pages: dict[str, Page], folder: str = "") -> list:
+    """Return MkDocs' nav from the `order:` of each folder's index page."""
+    nav: list = [f"{folder}index.md"]
+    for name in pages[f"{folder}index"].meta.get("order", []):
+        if f"{folder}{name}/index" in pages:
+            title = pages[f"{folder}{name}/index"].meta["title"]
+            nav.append({title: navigation(pages, f"{folder}{name}/")})
+        elif f"{folder}{name}" in pages:
+            nav.append({pages[f"{folder}{name}"].meta["title"]: f"{folder}{name}.md"})
+    return nav
+
+
+@event_priority(100)
+def _pages_as_notebooks(files, config):
+    for key, page in STATE["pages"].items():
+        if not page.cells:
+            continue
+        runner: Runner = STATE["runner"]
+        shown = runner.pages()[key]
+        made = render.render(page, runner.cached(shown), runner.library, STATE["guide"])
+        STATE["rendered"][key] = made
+        files.remove(files.get_file_from_path(f"{key}.md"))
+        notebook = STATE["downloads"][page.language, key]
+        files.append(File.generated(config, f"{key}.md", abs_src_path=str(notebook)))
+        for name, content in made.figures.items():
+            files.append(File.generated(config, f"{key}/{name}", content=content))
+    archive = f"attention-guide-{STATE['language']}.zip"
+    path = STATE["guide"].build / "downloads" / archive
+    if path.exists():
+        files.append(File.generated(config, archive, abs_src_path=str(path)))
+    theme = STATE["guide"].docs / "_theme" / "assets"
+    for path in sorted(theme.rglob("*")) if theme.exists() else []:
+        if path.is_file():
+            name = f"assets/{path.relative_to(theme).as_posix()}"
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+@event_priority(-100)
+def _source_paths(files, config):
+    for file in files:
+        if hasattr(file, "file"):  # mkdocs-jupyter's wrapper
+            file.abs_src_path = file.file.abs_src_path
+            file.edit_uri = file.src_uri
+    return files
+
+
+on_files = CombinedEvent(_pages_as_notebooks, _source_paths)
+
+
+@event_priority(-100)
+def on_pre_page(page, config, files):
+    """Give the page back MkDocs' own way of rendering."""
+    page.__dict__.pop("render", None)
+    assert page.render.__func__ is MkDocsPage.render
+    return page
+
+
+@event_priority(100)
+def on_page_markdown(markdown, page, config, files):
+    """Return the executed page as Markdown, with its front matter as meta."""
+    key = page.file.src_uri.removesuffix(".md")
+    source: Page = STATE["pages"][key]
+    guide: Guide = STATE["guide"]
+    page.meta = dict(source.meta)
+    if "tags" in page.meta:
+        page.meta["tags"] = [guide.tags[t][source.language] for t in page.meta["tags"]]
+    page.meta["guide"] = {
+        "stale": (source.meta.get("translation") or {}).get("stale", False),
+        "kind": source.kind,
+        "edit": f"docs/{source.language}/{page.file.src_uri}",
+    }
+    if key in STATE["rendered"]:
+        made = STATE["rendered"][key]
+        page.meta["guide"] |= {"ran": made.ran, "notebook": f"{key.split('/')[-1]}.ipynb",
+                               "gpu": STATE["gpu"].get(key),
+                               "notebook_path": f"{source.language}/{key}.ipynb"}
+        return made.markdown
+    if source.meta.get("id") == "glossary":
+        return source.body + glossary_page.table(guide, source.language)
+    return render.render(source, None, STATE["runner"].library, guide).markdown
+
+
+def on_page_content(html, page, config, files):
+    """Render formulas."""
+    return maths.replace(html)

@@ -1,0 +1,164 @@
+"""Pages as notebooks: one to run, one a language to download."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import zipfile
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from posixpath import normpath
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+from docs._tools import references
+from docs._tools.guide import Guide
+from docs._tools.includes import Library
+from docs._tools.pages import HEADING, Page, each, load
+from docs._tools.problems import stop_if
+
+CALLOUT = re.compile(r"^> \[!(\w+)\]\s*$", re.M)
+WORDS = {
+    "zh": {
+        "NOTE": "说明", "TIP": "提示", "WARNING": "注意", "IMPORTANT": "要点",
+        "CAUTION": "小心",
+        "needs": "本笔记本需要以下软件包；缺少时去掉行首的 `#` 再运行。网页版：",
+    },
+    "en": {
+        "NOTE": "Note", "TIP": "Tip", "WARNING": "Warning", "IMPORTANT": "Important",
+        "CAUTION": "Caution",
+        "needs": "This notebook needs the packages below; if one is missing, remove the "
+        "`#` and run the cell. The page on the web: ",
+    },
+}
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def code_of(page: Page, library: Library) -> list[str]:
+    """Return the code of each cell of a page; stop when an include is wrong."""
+    cells, problems = [], []
+    for block in page.cells:
+        code, found = library.cell(page, block)
+        cells.append(code)
+        problems += found
+    stop_if(problems)
+    return cells
+
+
+def to_run(page: Page, library: Library) -> NotebookNode:
+    """Return the notebook whose outputs serve both languages: cells only."""
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL})
+    for block, code in zip(page.cells, code_of(page, library), strict=True):
+        cell = nbformat.v4.new_code_cell(code)
+        cell.id = f"line-{block.line}"
+        cell.metadata["tags"] = [t for t in block.tags if t == "raises-exception"]
+        notebook.cells.append(cell)
+    return notebook
+
+
+def to_download(page: Page, library: Library, guide: Guide, site_url: str) -> NotebookNode:
+    """Return the notebook a reader downloads: prose and code, no outputs."""
+    codes = iter(code_of(page, library))
+    text = []
+    for block in page.blocks:
+        if block.is_code:
+            text += ["```python", *next(codes).splitlines(), "```"]
+        elif block.language is None:
+            prose = "\n".join(block.lines)
+            text += _for_jupyter(prose, page, guide, site_url).split("\n")
+        else:
+            text += [f"```{block.language}", *block.lines, "```"]
+    tail = _for_jupyter(references.source_list(page, guide), page, guide, site_url)
+    notebook = jupytext.reads("\n".join([*text, *tail.split("\n")]), fmt="md")
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
+    address = f"{site_url}{page_url(page)}"
+    words = WORDS[page.language]
+    packages = " ".join(_requirements(page, [c.source for c in notebook.cells
+                                             if c.cell_type == "code"]))
+    notebook.cells[:0] = [
+        nbformat.v4.new_markdown_cell(
+            f"# {page.meta['title']}\n\n{page.meta['description']}\n\n"
+            f"{words['needs']}<{address}>"),
+        nbformat.v4.new_code_cell(f"# %pip install {packages}"),
+    ]
+    raising = [i for i, block in enumerate(page.cells) if block.option("raises")]
+    cells = [c for c in notebook.cells if c.cell_type == "code"][1:]
+    for number in raising:
+        cells[number].metadata["tags"] = ["raises-exception"]
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    return notebook
+
+
+def page_url(page: Page) -> str:
+    """Return the address of a page below the site's root."""
+    path = "" if page.key == "index" else f"{page.key.removesuffix('index').rstrip('/')}/"
+    return path if page.language == "zh" else f"{page.language}/{path}"
+
+
+def _for_jupyter(prose: str, page: Page, guide: Guide, site_url: str) -> str:
+    """Turn what only the site understands into plain Markdown."""
+    prose = references.cite(prose, guide)
+    prose = "\n".join(
+        f"{m[1]} {m['text']}" if (m := HEADING.match(line)) else line
+        for line in prose.split("\n"))
+    prose = CALLOUT.sub(lambda m: f"> **{WORDS[page.language].get(m[1], m[1])}**\n>", prose)
+
+    def absolute(match: re.Match) -> str:
+        target = match["target"]
+        path, _, anchor = target.partition("#")
+        if not path.endswith(".md") or ":" in target:
+            return match[0]
+        key = normpath(f"{page.key.rpartition('/')[0]}/{path}").lstrip("/")[:-3]
+        other = Page(page.language, Path(path), key, "")
+        anchor = f"#{anchor}" if anchor else ""
+        return f"[{match['text']}]({site_url}{page_url(other)}{anchor})"
+
+    return references.LINK.sub(absolute, prose)
+
+
+def _requirements(page: Page, codes: list[str]) -> list[str]:
+    """Return the distributions that the cells import, and those a page names."""
+    imported = set()
+    for code in codes:
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    owners = packages_distributions()
+    names = {owners[name][0] for name in imported - set(sys.stdlib_module_names)
+             if name in owners} | {"torch", "numpy"}
+    pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(names)]
+    return pins + list(page.meta.get("packages", []))
+
+
+def write_downloads(pages: list[Page], library: Library, guide: Guide, site_url: str,
+                    folder: Path) -> dict[tuple[str, str], Path]:
+    """Write every downloadable notebook below `folder`, and one zip per language."""
+    written = {}
+    for page in pages:
+        path = folder / page.language / f"{page.key}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = nbformat.writes(to_download(page, library, guide, site_url))
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+        written[page.language, page.key] = path
+    for language in {page.language for page in pages}:
+        with zipfile.ZipFile(folder / f"attention-guide-{language}.zip", "w",
+                             zipfile.ZIP_DEFLATED) as archive:
+            for (of, key), path in sorted(written.items()):
+                if of == language:
+                    info = zipfile.ZipInfo(f"attention-guide-{language}/{key}.ipynb")
+                    info.compress_type = zipfile.ZIP_DEFLATED
+                    archive.writestr(info, path.read_bytes())
+    return written
+
+
+def write_all(guide: Guide, folder: Path, site_url: str = "") -> int:
+    """Write all downloadable notebooks of both languages; return how many."""
+    everyone = [page for page in each(load(guide)) if page.cells]
+    return len(write_downloads(everyone, Library.read(guide), guide, site_url, folder))

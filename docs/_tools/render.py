@@ -1,0 +1,111 @@
+"""An executed notebook as Markdown for MkDocs, and the figures it drew."""
+
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+from nbformat import NotebookNode
+
+from docs._tools import references
+from docs._tools.guide import Guide
+from docs._tools.includes import Library, includes
+from docs._tools.notebooks import code_of
+from docs._tools.pages import Block, Page
+
+INK, DARK_INK = "#000000", "#e3e0d8"
+PAPER, DARK_PAPER = "#ffffff", "#17191c"
+WORDS = {
+    "zh": {"folded": "其他页面的代码：", "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。"},
+    "en": {"folded": "Code of another page: ",
+           "waiting": "The code of this page has not run here yet; its outputs will appear."},
+}
+EXPORTER = MarkdownExporter(
+    template_name="notebook_template",
+    extra_template_basedirs=[str(Path(__file__).parent)],
+)
+
+
+@dataclass
+class Rendered:
+    """A page's Markdown and the files that belong next to it."""
+
+    markdown: str
+    figures: dict[str, bytes] = field(default_factory=dict)
+    ran: dict | None = None
+
+
+def render(page: Page, executed: NotebookNode | None, library: Library, guide: Guide) -> Rendered:
+    """Return a page as MkDocs shows it; without outputs while it has not run."""
+    out = Rendered("")
+    cells, number = [], 0
+    codes = code_of(page, library)
+    for block in page.blocks:
+        if not block.is_code:
+            cells.append(nbformat.v4.new_markdown_cell(_prose(block)))
+            continue
+        outputs = executed.cells[number].outputs if executed else []
+        cells.append(_code_cell(page, block, codes[number], outputs, out))
+        number += 1
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    body, _ = EXPORTER.from_notebook_node(notebook)
+    if page.cells and executed is None:
+        body = f"> [!WARNING]\n> {WORDS[page.language]['waiting']}\n\n{body}"
+    if executed is not None:
+        out.ran = dict(executed.metadata["guide"])
+    out.markdown = references.cite(body, guide) + references.source_list(page, guide)
+    return out
+
+
+def _prose(block: Block) -> str:
+    text = "\n".join(block.lines)
+    return text if block.language is None else f"```{block.language}\n{text}\n```"
+
+
+def _code_cell(page: Page, block: Block, code: str, outputs: list, out: Rendered) -> NotebookNode:
+    cell = nbformat.v4.new_code_cell(code)
+    cell.metadata["tags"] = block.tags
+    files = dict.fromkeys(file for file, _ in includes(block))
+    cell.metadata["folded_title"] = WORDS[page.language]["folded"] + ", ".join(files)
+    merged: list[NotebookNode] = []
+    for output in map(NotebookNode, outputs):
+        if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
+            merged[-1] = NotebookNode(merged[-1] | {"text": merged[-1].text + output.text})
+        elif "image/svg+xml" in output.get("data", {}):
+            svg = output.data["image/svg+xml"]
+            shown = _figure("".join(svg), block.option("alt"), out)
+            merged.append(nbformat.v4.new_output("display_data", {"text/markdown": shown}))
+        else:
+            merged.append(output)
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name=o.name, text=_carriage(o.text))
+        if o.output_type == "stream" else o for o in merged]
+    return cell
+
+
+def _carriage(text: str) -> str:
+    """Keep of each line what stands after its last carriage return (progress bars)."""
+    return "\n".join(line.rstrip("\r").split("\r")[-1] for line in text.split("\n"))
+
+
+def _figure(svg: str, alt: str, out: Rendered) -> str:
+    """Add a figure in a light and a dark version; return the HTML that shows them."""
+    number = len(out.figures) // 2 + 1
+    svg = svg[svg.index("<svg") :]
+    width, height = (round(float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) * 4 / 3)
+                     for side in ("width", "height"))
+    images = []
+    for scheme, ink, paper in (("light", INK, PAPER), ("dark", DARK_INK, DARK_PAPER)):
+        name = f"figure-{number}-{scheme}.svg"
+        text = svg.replace("<svg ", f'<svg fill="{ink}" ', 1)
+        if scheme == "dark":
+            text = text.replace(INK, ink).replace(PAPER, paper)
+        out.figures[name] = text.encode()
+        images.append(
+            f'<img class="only-{scheme}" src="{name}" alt="{html.escape(alt, quote=True)}" '
+            f'width="{width}" height="{height}" loading="lazy">')
+    return f'<p class="figure">{"".join(images)}</p>'

@@ -1,0 +1,102 @@
+"""Serve both languages at once, run notebooks behind, rebuild what an edit touches."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import traceback
+
+from mkdocs.livereload import LiveReloadServer
+
+from docs._tools.execute import Runner
+from docs._tools.guide import Guide
+from docs._tools.problems import Stop
+from docs._tools.site import check_all, publish
+
+WATCHED = ("docs", "snippets", "tests", "mkdocs.yml", "mkdocs.en.yml")
+
+
+def serve(guide: Guide, port: int) -> None:
+    """Serve on 127.0.0.1 until interrupted."""
+    _port_is_free(port)
+    start = time.monotonic()
+    target = guide.build / "served"
+    _told(guide)
+    publish(guide, target, strict=False)
+    wake = threading.Event()
+
+    def rebuild() -> None:
+        began = time.monotonic()
+        try:
+            if not _told(guide):
+                return
+            publish(guide, target, strict=False)
+            print(f"  rebuilt in {time.monotonic() - began:.1f} s", flush=True)
+            wake.set()
+        except Stop as stop:
+            print(f"{stop}\n  the pages shown are those before this fault", flush=True)
+        except Exception:  # an edit must not end the server
+            traceback.print_exc()
+
+    server = LiveReloadServer(rebuild, "127.0.0.1", port, str(target), shutdown_delay=0.5)
+    server.error_handler = lambda code: (
+        (target / "404.html").read_bytes() if code == 404 else None)
+    for name in WATCHED:
+        server.watch(str(guide.root / name))
+    guide.executed.mkdir(parents=True, exist_ok=True)
+    server.watch(str(guide.executed))
+    threading.Thread(target=_run_behind, args=(guide, wake), daemon=True).start()
+    wake.set()
+    print(f"中文     http://127.0.0.1:{port}/\nEnglish  http://127.0.0.1:{port}/en/\n"
+          f"ready after {time.monotonic() - start:.1f} s; Ctrl-C ends it", flush=True)
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        print("ended")
+    finally:
+        server.shutdown()
+
+
+def _told(guide: Guide) -> bool:
+    """Say what is wrong with the sources; whether nothing is."""
+    problems = check_all(guide)
+    if problems:
+        print(f"{Stop(problems)}".replace("nothing was published", "`make site` would stop here"),
+              flush=True)
+    return not problems
+
+
+def _run_behind(guide: Guide, wake: threading.Event) -> None:
+    """Run stale notebooks whenever something has changed; each failure is told once."""
+    failed: dict[str, str] = {}
+    while True:
+        wake.wait()
+        wake.clear()
+        try:
+            runner = Runner(guide)
+            stale = [page for page in runner.stale()
+                     if failed.get(page.key) != runner.cache_key(page)]
+            if not stale:
+                continue
+            print(f"running {len(stale)} notebooks behind; their pages fill in as they end",
+                  flush=True)
+            problems = runner.run(stale)
+            if problems:
+                print(Stop(problems), flush=True)
+            still = {page.key for page in runner.stale()}
+            failed |= {p.key: runner.cache_key(p) for p in stale if p.key in still}
+        except Stop as stop:
+            print(stop, flush=True)
+        except Exception:
+            traceback.print_exc()
+
+
+def _port_is_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise Stop(f"Port {port} is taken. End what uses it, or choose another: "
+                       f"make serve PORT={port + 1}") from error

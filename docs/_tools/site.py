@@ -1,0 +1,90 @@
+"""Build both languages; publish only what is whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from mkdocs.commands.build import build as mkdocs_build
+from mkdocs.config import load_config
+from mkdocs.exceptions import Abort, ConfigurationError
+
+from docs._tools import glossary_page, maths
+from docs._tools.check import check
+from docs._tools.execute import Runner
+from docs._tools.guide import LANGUAGES, Guide
+from docs._tools.pages import each, load
+from docs._tools.problems import Problem, Stop, stop_if
+
+CONFIG = {"zh": "mkdocs.yml", "en": "mkdocs.en.yml"}
+
+
+def check_all(guide: Guide) -> list[Problem]:
+    """Return all problems of the sources, formulas included."""
+    formulas = [p for page in each(load(guide)) for p in maths.check(page)]
+    return sorted({*check(guide), *formulas})
+
+
+def build(guide: Guide, *, gpu_record: str | None = None, device: str = "cpu") -> Path:
+    """Check, run what has to run, build both languages, then publish them at once."""
+    stop_if(check_all(guide))
+    stop_if(Runner(guide, device).run())
+    return publish(guide, guide.site, gpu_record=gpu_record)
+
+
+def publish(
+    guide: Guide, target: Path, *, gpu_record: str | None = None, strict: bool = True
+) -> Path:
+    """Build both languages beside `target` and put them in its place when whole.
+
+    `strict` stops on MkDocs' warnings; `make serve` shows the page all the same.
+    """
+    fresh = guide.build / f"{target.name}-fresh"
+    shutil.rmtree(fresh, ignore_errors=True)
+    guide.build.mkdir(exist_ok=True)
+    (guide.build / "jieba.txt").write_text(glossary_page.search_dictionary(guide), "utf-8")
+    logging.getLogger("mkdocs").setLevel(logging.WARNING)
+    for language in LANGUAGES:
+        folder = fresh if language == "zh" else fresh / language
+        _build_language(guide, language, folder, gpu_record, strict)
+    old = guide.build / f"{target.name}-old"
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(fresh, target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _build_language(guide: Guide, language: str, folder: Path,
+                    gpu_record: str | None, strict: bool) -> None:
+    try:
+        config = load_config(str(guide.root / CONFIG[language]), site_dir=str(folder))
+        config["extra"]["gpu_record"] = gpu_record
+        counter = _Warnings()
+        logging.getLogger("mkdocs").addHandler(counter)
+        try:
+            config.plugins.on_startup(command="build", dirty=False)
+            mkdocs_build(config)
+        finally:
+            logging.getLogger("mkdocs").removeHandler(counter)
+            config.plugins.on_shutdown()
+    except (Abort, ConfigurationError) as error:
+        raise Stop(f"The {language} site could not be built: {error}") from error
+    if counter.told and strict:
+        told = "\n".join(counter.told)
+        raise Stop(f"MkDocs warned while building the {language} site, so nothing was "
+                   f"published. Correct what it names:\n{told}")
+
+
+class _Warnings(logging.Handler):
+    """Collects MkDocs' warnings: strict mode that also says what was wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(f"  {record.getMessage()}")

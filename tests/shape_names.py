@@ -1,0 +1,85 @@
+"""Watch the functions of snippets/ and compare each tensor's name with its shape.
+
+A name ends in `_` and one capital letter per axis (`score_BHTS`); a digit stands for
+an axis of that size. Within one call a letter has one size, and a variable named by a
+bare letter (`T`) holds that size. A tensor with axes but without a suffix is a lie too.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from torch import Tensor
+
+SNIPPETS = str(Path(__file__).parent.parent / "snippets")
+SUFFIX = re.compile(r"_([A-Z0-9]+)$")
+# Names that tools put into a frame, and the parameters of nn.Module's own kind.
+FREE = {"self", "_"}
+
+
+class ShapeNames:
+    """Context manager; afterwards `lies` holds one sentence per name that lied."""
+
+    def __init__(self, folder: str = SNIPPETS) -> None:
+        """Watch the files below `folder`."""
+        self.folder = folder
+        self.lies: list[str] = []
+        self._before = None
+
+    def __enter__(self) -> ShapeNames:
+        """Begin to watch."""
+        self._before = sys.getprofile()
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching."""
+        sys.setprofile(self._before)
+
+    def _profile(self, frame, event: str, arg: object) -> None:
+        if event == "return" and frame.f_code.co_filename.startswith(self.folder):
+            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
+            names = frame.f_locals
+            if frame.f_code.co_name == "<module>":
+                names = {k: v for k, v in names.items() if not k.startswith("__")}
+            self.lies += [f"{where}: {lie}" for lie in lies_of(names)]
+
+
+def lies_of(names: dict[str, object]) -> list[str]:
+    """Return a sentence for each name whose suffix and value disagree."""
+    lies = []
+    sizes = {n: v for n, v in names.items() if re.fullmatch("[A-Z]", n) and type(v) is int}
+    for name, value in names.items():
+        found = SUFFIX.search(name)
+        suffix = found[1] if found and not name.isupper() else None
+        for tensor in _tensors(value):
+            if name in FREE or name.startswith("."):
+                continue
+            shape = tuple(tensor.shape)
+            if suffix is None:
+                if shape:
+                    lies.append(f"`{name}` has shape {shape} and no suffix for it")
+            elif len(suffix) != len(shape):
+                lies.append(f"`{name}` has shape {shape}, not {len(suffix)} axes")
+            else:
+                lies += _axes(name, suffix, shape, sizes)
+    return lies
+
+
+def _tensors(value: object) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [item for item in value if isinstance(item, Tensor)]
+    return []
+
+
+def _axes(name: str, suffix: str, shape: tuple, sizes: dict[str, int]) -> list[str]:
+    lies = []
+    for axis, size in zip(suffix, shape, strict=True):
+        meant = int(axis) if axis.isdigit() else sizes.setdefault(axis, size)
+        if meant != size:
+            lies.append(f"`{name}` has shape {shape}, but {axis} is {meant}")
+    return lies
