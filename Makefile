@@ -20,8 +20,8 @@ serve: $(VENV)/installed ## install, build both languages, serve; notebooks run 
 	@$(TOOLS) serve --port $(PORT)
 
 test: $(VENV)/installed lint ## install, lint, run every notebook and every test
-	@$(TOOLS) site
-	@$(RUN) -m pytest -n auto --dist=loadgroup -q
+	@SECONDS=0; $(TOOLS) site && $(RUN) -m pytest -n auto --dist=loadgroup -q && \
+	echo "$$SECONDS" > build/last-test-seconds
 
 site: $(VENV)/installed ## run everything, stop on the first fault, build site/
 	@$(TOOLS) site

@@ -2,7 +2,8 @@
 
 A name ends in `_` and one capital letter per axis (`score_BHTS`); a digit stands for
 an axis of that size. Within one call a letter has one size, and a variable named by a
-bare letter (`T`) holds that size. A tensor with axes but without a suffix is a lie too.
+bare letter (`T`) holds that size. A tensor with axes but without a suffix is a lie too,
+unless its name ends in `_any`: code for tensors of every shape says so.
 """
 
 from __future__ import annotations
@@ -26,36 +27,53 @@ class ShapeNames:
         """Watch the files below `folder`."""
         self.folder = folder
         self.lies: list[str] = []
-        self._before = None
+        self._before = self._raising = None
 
     def __enter__(self) -> ShapeNames:
         """Begin to watch."""
-        self._before = sys.getprofile()
-        sys.setprofile(self._profile)
+        self._before = sys.gettrace()
+        sys.settrace(self._on_call)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop watching."""
-        sys.setprofile(self._before)
+        sys.settrace(self._before)
 
-    def _profile(self, frame, event: str, arg: object) -> None:
-        if event == "return" and frame.f_code.co_filename.startswith(self.folder):
-            where = f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_name}"
+    def _on_call(self, frame, event: str, arg: object):
+        """Follow only frames of the folder, and those not line by line: it costs little."""
+        file = frame.f_code.co_filename
+        # Exhibits of the seed are shown as their author wrote them.
+        if not file.startswith(self.folder) or file.endswith("_seed.py"):
+            return None
+        frame.f_trace_lines = False
+        return self._on_return
+
+    def _on_return(self, frame, event: str, arg: object):
+        if event == "exception":
+            self._raising = frame
+        elif event == "return" and self._raising is frame and arg is None:
+            self._raising = None  # refused arguments may well have a wrong shape
+        elif event == "return":
+            code = frame.f_code
             names = frame.f_locals
-            if frame.f_code.co_name == "<module>":
+            if code.co_name == "<module>":
                 names = {k: v for k, v in names.items() if not k.startswith("__")}
+            where = f"{Path(code.co_filename).name}:{code.co_name}"
             self.lies += [f"{where}: {lie}" for lie in lies_of(names)]
+        return self._on_return
 
 
 def lies_of(names: dict[str, object]) -> list[str]:
     """Return a sentence for each name whose suffix and value disagree."""
     lies = []
-    sizes = {n: v for n, v in names.items() if re.fullmatch("[A-Z]", n) and type(v) is int}
+    sizes = {
+        n: v for n, v in names.items() if re.fullmatch("[A-Z]", n) and type(v) is int
+    }
     for name, value in names.items():
         found = SUFFIX.search(name)
         suffix = found[1] if found and not name.isupper() else None
         for tensor in _tensors(value):
-            if name in FREE or name.startswith("."):
+            if name in FREE or name.startswith(".") or name.endswith("_any"):
                 continue
             shape = tuple(tensor.shape)
             if suffix is None:

@@ -18,10 +18,14 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="check the sources; nothing runs")
     run = commands.add_parser("run", help="run notebooks that are not in the cache")
-    run.add_argument("stems", nargs="*", help="only pages whose key ends so, cached or not")
+    run.add_argument(
+        "stems", nargs="*", help="only pages whose key ends so, cached or not"
+    )
     run.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     run.add_argument("--record", help="write what ran where as JSON")
-    site = commands.add_parser("site", help="check, run, build both languages into site/")
+    site = commands.add_parser(
+        "site", help="check, run, build both languages into site/"
+    )
     site.add_argument("--gpu-record", help="JSON of `run --device cuda --record`")
     serve = commands.add_parser("serve", help="serve both languages, rebuild on edits")
     serve.add_argument("--port", type=int, default=8000)
@@ -86,28 +90,40 @@ def _run(options: argparse.Namespace, guide: Guide) -> int:
     runner = Runner(guide, options.device)
     chosen = None
     if options.stems:
-        chosen = [page for key, page in runner.pages().items()
-                  if any(key.endswith(stem) for stem in options.stems)]
+        chosen = [
+            page
+            for key, page in runner.pages().items()
+            if any(key.endswith(stem) for stem in options.stems)
+        ]
         if not chosen:
             raise Stop(f"no page with code ends in {' or '.join(options.stems)}")
     problems = runner.run(chosen)
     if options.record:
         Path(options.record).write_text(json.dumps(record(runner), indent=1), "utf-8")
     stop_if(problems)
-    print(f"{len(runner.pages()) - len(runner.stale())} of {len(runner.pages())} pages "
-          f"have outputs of {runner.environment['device']}")
+    print(
+        f"{len(runner.pages()) - len(runner.stale())} of {len(runner.pages())} pages "
+        f"have outputs of {runner.environment['device']}"
+    )
     return 0
 
 
 def record(runner) -> dict:
     """Return {page: device, versions, commit, seconds} of what the cache holds."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True,
-                            cwd=runner.guide.root, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=runner.guide.root,
+        check=False,
+    ).stdout.strip()
     made = {}
     for key, page in runner.pages().items():
         if (notebook := runner.cached(page)) is not None:
             about = notebook.metadata["guide"]
-            made[key] = {name: about[name] for name in ("device", "torch", "python", "seconds")}
+            made[key] = {
+                name: about[name] for name in ("device", "torch", "python", "seconds")
+            }
             made[key]["commit"] = commit
     return made
 

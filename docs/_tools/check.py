@@ -42,8 +42,11 @@ def check(guide: Guide) -> list[Problem]:
 
 def check_data_files(guide: Guide) -> Iterator[Problem]:
     """Yield what is wrong with tags.yml, sources.yml and glossary.yml themselves."""
-    needs = {"glossary.yml": {"id", "zh", "en", "note_zh", "note_en"},
-             "sources.yml": {"cite", "title", "authors", "year"}, "tags.yml": {"zh", "en"}}
+    needs = {
+        "glossary.yml": {"id", "zh", "en", "note_zh", "note_en"},
+        "sources.yml": {"cite", "title", "authors", "year"},
+        "tags.yml": {"zh", "en"},
+    }
     for name, keys in needs.items():
         path = guide.docs / name
         if not path.exists():
@@ -52,7 +55,9 @@ def check_data_files(guide: Guide) -> Iterator[Problem]:
             data = yaml.compose(path.read_text("utf-8"))
         except yaml.YAMLError as error:
             line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-            yield Problem(path, line, f"cannot be read as YAML: {error.problem}", "correct it")
+            yield Problem(
+                path, line, f"cannot be read as YAML: {error.problem}", "correct it"
+            )
             continue
         if data is None:
             continue
@@ -63,95 +68,150 @@ def check_data_files(guide: Guide) -> Iterator[Problem]:
             fields = {k.value: v.value for k, v in node.value}
             name_of = key.value if key is not None else fields.get("id", "?")
             if name_of in seen:
-                yield Problem(path, line, f"{name_of!r} stands here twice", "keep one entry")
+                yield Problem(
+                    path, line, f"{name_of!r} stands here twice", "keep one entry"
+                )
             seen.add(name_of)
             if missing := keys - set(fields):
-                yield Problem(path, line, f"{name_of!r} lacks {', '.join(sorted(missing))}",
-                              "add what is missing")
+                yield Problem(
+                    path,
+                    line,
+                    f"{name_of!r} lacks {', '.join(sorted(missing))}",
+                    "add what is missing",
+                )
             if name == "sources.yml" and not {"arxiv", "doi", "url"} & set(fields):
-                yield Problem(path, line, f"{name_of!r} has no link",
-                              "give one of arxiv, doi, url")
+                yield Problem(
+                    path,
+                    line,
+                    f"{name_of!r} has no link",
+                    "give one of arxiv, doi, url",
+                )
 
 
 def check_front_matter(page: Page, guide: Guide) -> Iterator[Problem]:
     """Yield unknown, missing and mistyped keys, unknown tags and levels."""
     if not page.text.startswith("---\n"):
-        yield page.problem(1, "the page has no front matter", "begin it with a --- block")
+        yield page.problem(
+            1, "the page has no front matter", "begin it with a --- block"
+        )
         return
     try:
         meta = yaml.safe_load(page._parts[0])
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 2
-        yield page.problem(line, f"front matter is not YAML: {error.problem}",
-                           "correct it (a value that holds a colon needs quotes)")
+        yield page.problem(
+            line,
+            f"front matter is not YAML: {error.problem}",
+            "correct it (a value that holds a colon needs quotes)",
+        )
         return
     if not isinstance(meta, dict):
-        yield page.problem(1, "front matter is not a list of keys", "write `key: value` lines")
+        yield page.problem(
+            1, "front matter is not a list of keys", "write `key: value` lines"
+        )
         return
     must, may = KEYS[page.kind]
     for key in sorted(must - set(meta)):
-        yield page.problem(1, f"front matter lacks `{key}`", f"every {page.kind} page has it")
+        yield page.problem(
+            1, f"front matter lacks `{key}`", f"every {page.kind} page has it"
+        )
     for key, value in meta.items():
         line = page.line_of(key)
         if key not in must | may:
             known = ", ".join(sorted(must | may))
-            yield page.problem(line, f"unknown front-matter key `{key}`",
-                               f"a page of kind {page.kind} may have: {known}")
+            yield page.problem(
+                line,
+                f"unknown front-matter key `{key}`",
+                f"a page of kind {page.kind} may have: {known}",
+            )
         elif type(value) is not TYPES[key]:
-            yield page.problem(line, f"`{key}` is a {type(value).__name__}",
-                               f"it must be a {TYPES[key].__name__}")
+            yield page.problem(
+                line,
+                f"`{key}` is a {type(value).__name__}",
+                f"it must be a {TYPES[key].__name__}",
+            )
         elif value in ("", [], {}) and key != "packages":
             yield page.problem(line, f"`{key}` is empty", "give it a value")
     if isinstance(tags := meta.get("tags", []), list):
         for tag in tags:
             if tag not in guide.tags:
-                yield page.problem(page.line_of("tags"), f"unknown tag {tag!r}",
-                                   f"take one of {', '.join(guide.tags)}")
+                yield page.problem(
+                    page.line_of("tags"),
+                    f"unknown tag {tag!r}",
+                    f"take one of {', '.join(guide.tags)}",
+                )
     if isinstance(meta.get("level"), str) and meta["level"] not in LEVELS:
-        yield page.problem(page.line_of("level"), f"unknown level {meta['level']!r}",
-                           f"take one of {', '.join(LEVELS)}")
-    if isinstance(evidence := meta.get("evidence"), str) and not (
-        guide.root / evidence).is_file():
-        yield page.problem(page.line_of("evidence"), f"evidence {evidence!r} does not exist",
-                           "name a file below snippets/questions/")
+        yield page.problem(
+            page.line_of("level"),
+            f"unknown level {meta['level']!r}",
+            f"take one of {', '.join(LEVELS)}",
+        )
+    if (
+        isinstance(evidence := meta.get("evidence"), str)
+        and not (guide.root / evidence).is_file()
+    ):
+        yield page.problem(
+            page.line_of("evidence"),
+            f"evidence {evidence!r} does not exist",
+            "name a file below snippets/questions/",
+        )
     if isinstance(packages := meta.get("packages"), list):
         for package in packages:
             if not PACKAGE.match(str(package)):
-                yield page.problem(page.line_of("packages"), f"package {package!r} has no pin",
-                                   "write name==version")
+                yield page.problem(
+                    page.line_of("packages"),
+                    f"package {package!r} has no pin",
+                    "write name==version",
+                )
     if isinstance(identity := meta.get("id"), str):
         folder = page.key.removesuffix("/index").replace("/", "-")
         stem = folder if page.kind == "index" else page.key.split("/")[-1]
         stem = "home" if page.key == "index" else stem
         if identity != stem:
-            yield page.problem(page.line_of("id"), f"id {identity!r} is not the file's name",
-                               f"write `id: {stem}`")
+            yield page.problem(
+                page.line_of("id"),
+                f"id {identity!r} is not the file's name",
+                f"write `id: {stem}`",
+            )
 
 
 def check_blocks(page: Page, library: Library) -> Iterator[Problem]:
     """Yield unclosed fences, wrong includes and wrong options of cells."""
     for block in page.blocks:
         if block.language == "unclosed":
-            yield page.problem(block.line, "this fence is never closed",
-                               "close it with a line of as many backticks")
+            yield page.problem(
+                block.line,
+                "this fence is never closed",
+                "close it with a line of as many backticks",
+            )
         if not block.is_code:
             continue
         code, problems = library.cell(page, block)
         yield from problems
         if not code and not problems:
-            yield page.problem(block.line, "this cell is empty", "include a section or remove it")
+            yield page.problem(
+                block.line, "this cell is empty", "include a section or remove it"
+            )
         for tag in block.tags:
             if tag not in CELL_TAGS:
-                yield page.problem(block.line, f"unknown cell tag {tag!r}",
-                                   f"take one of {', '.join(sorted(CELL_TAGS))}")
+                yield page.problem(
+                    block.line,
+                    f"unknown cell tag {tag!r}",
+                    f"take one of {', '.join(sorted(CELL_TAGS))}",
+                )
         for option in block.options:
             if option not in {"tags", "alt", "raises"}:
-                yield page.problem(block.line, f"unknown cell option {option!r}",
-                                   "take one of tags, alt, raises")
+                yield page.problem(
+                    block.line,
+                    f"unknown cell option {option!r}",
+                    "take one of tags, alt, raises",
+                )
         if ("raises-exception" in block.tags) != bool(block.option("raises")):
             yield page.problem(
-                block.line, "a cell that must fail says so and says how",
-                'write ```python tags=["raises-exception"] raises="ValueError"')
+                block.line,
+                "a cell that must fail says so and says how",
+                'write ```python tags=["raises-exception"] raises="ValueError"',
+            )
 
 
 def check_headings(page: Page) -> Iterator[Problem]:
@@ -159,25 +219,39 @@ def check_headings(page: Page) -> Iterator[Problem]:
     seen: set[str] = set()
     for line, level, text, identity in page.headings:
         if level == 1:
-            yield page.problem(line, f"a first-level heading: {text!r}",
-                               "the title stands in the front matter; begin with ##")
+            yield page.problem(
+                line,
+                f"a first-level heading: {text!r}",
+                "the title stands in the front matter; begin with ##",
+            )
         if identity is None:
-            yield page.problem(line, f"the heading {text!r} has no id",
-                               "write `## … { #id }`, the same id in both languages")
+            yield page.problem(
+                line,
+                f"the heading {text!r} has no id",
+                "write `## … { #id }`, the same id in both languages",
+            )
         elif identity in seen or identity == "sources":
-            yield page.problem(line, f"the heading id {identity!r} is taken", "choose another")
+            yield page.problem(
+                line, f"the heading id {identity!r} is taken", "choose another"
+            )
         seen.add(identity or "")
     wanted = HEADINGS.get(page.kind, [])
     found = [identity for _, level, _, identity in page.headings if level == 2]
     for part in wanted:
         if not part.endswith("?") and part not in found:
-            yield page.problem(page.body_line, f"the section `#{part}` is missing",
-                               f"a page of kind {page.kind} has: {', '.join(wanted)}")
+            yield page.problem(
+                page.body_line,
+                f"the section `#{part}` is missing",
+                f"a page of kind {page.kind} has: {', '.join(wanted)}",
+            )
     known = [w.rstrip("?") for w in wanted]
     places = [known.index(identity) for identity in found if identity in known]
     if places != sorted(places):
-        yield page.problem(page.body_line, "the sections stand in another order",
-                           f"the order is: {', '.join(known)}")
+        yield page.problem(
+            page.body_line,
+            "the sections stand in another order",
+            f"the order is: {', '.join(known)}",
+        )
 
 
 def check_ids(pages: dict) -> Iterator[Problem]:
@@ -190,8 +264,11 @@ def check_ids(pages: dict) -> Iterator[Problem]:
             identity = str(page.meta.get("id"))
             if identity in seen and identity != "None":
                 other = seen[identity].path.name
-                yield page.problem(page.line_of("id"), f"id {identity!r} is taken by {other}",
-                                   "rename one of the two files")
+                yield page.problem(
+                    page.line_of("id"),
+                    f"id {identity!r} is taken by {other}",
+                    "rename one of the two files",
+                )
             seen[identity] = page
 
 
@@ -201,21 +278,30 @@ def check_order(pages: dict) -> Iterator[Problem]:
         for page in pair.values():
             if page.kind != "index":
                 if f"{page.key.rpartition('/')[0]}/index".lstrip("/") not in pages:
-                    yield page.problem(1, "its folder has no index.md",
-                                       "add one in each language, with `order:`")
+                    yield page.problem(
+                        1,
+                        "its folder has no index.md",
+                        "add one in each language, with `order:`",
+                    )
                 continue
             folder = page.key.removesuffix("index")
             children = {
                 rest.removesuffix("/index").split("/")[0]
                 for key in pages
-                if key.startswith(folder) and (rest := key[len(folder):]) != "index"
+                if key.startswith(folder) and (rest := key[len(folder) :]) != "index"
             }
             order = page.meta.get("order") or []
             for name in order:
                 if name not in children:
-                    yield page.problem(page.line_of("order"), f"order names {name!r}, which is not here",
-                                       "correct or remove it")
+                    yield page.problem(
+                        page.line_of("order"),
+                        f"order names {name!r}, which is not here",
+                        "correct or remove it",
+                    )
             for name in sorted(children - set(order)):
                 if name not in {"404"}:
-                    yield page.problem(page.line_of("order"), f"order does not name {name!r}",
-                                       "add it where readers should meet it")
+                    yield page.problem(
+                        page.line_of("order"),
+                        f"order does not name {name!r}",
+                        "add it where readers should meet it",
+                    )

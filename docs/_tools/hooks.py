@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import CombinedEvent, event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.pages import Page as MkDocsPage
 
-from docs._tools import glossary_page, maths, notebooks, render
+from docs._tools import dress, glossary_page, maths, notebooks, render
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
 from docs._tools.pages import Page, load
@@ -24,28 +25,49 @@ STATE: dict = {}
 @event_priority(100)
 def on_config(config):
     """Read the guide once per build."""
-    guide = Guide(Path(config["extra"].get("guide_root") or config["config_file_path"]).parent)
+    guide = Guide(
+        Path(config["extra"].get("guide_root") or config["config_file_path"]).parent
+    )
     runner = Runner(guide)
     language = config["theme"]["language"]
-    pages = {key: pair[language] for key, pair in load(guide).items() if language in pair}
+    pages = {
+        key: pair[language]
+        for key, pair in load(guide).items()
+        if language in pair and {"title", "description"} <= set(pair[language].meta)
+    }
     site_url = config["extra"]["root_url"].rstrip("/") + "/"
     downloads = notebooks.write_downloads(
-        [page for page in pages.values() if page.cells], runner.library, guide, site_url,
-        guide.build / "downloads")
+        [page for page in pages.values() if page.cells],
+        runner.library,
+        guide,
+        site_url,
+        guide.build / "downloads",
+    )
     config["site_url"] = site_url if language == "zh" else f"{site_url}{language}/"
     record = config["extra"].get("gpu_record")
     gpu = json.loads(Path(record).read_text("utf-8")) if record else {}
-    STATE.update(guide=guide, runner=runner, language=language, pages=pages, gpu=gpu,
-                 rendered={}, downloads=downloads)
+    STATE.update(
+        guide=guide,
+        runner=runner,
+        language=language,
+        pages=pages,
+        gpu=gpu,
+        rendered={},
+        downloads=downloads,
+    )
     config["nav"] = navigation(pages)
     return config
 
 
 def navigation(pages: dict[str, Page], folder: str = "") -> list:
     """Return MkDocs' nav from the `order:` of each folder's index page."""
+    if f"{folder}index" not in pages:
+        raise PluginError(
+            f"docs/*/{folder}index.md is missing or its front matter is broken"
+        )
     nav: list = [f"{folder}index.md"]
     for name in pages[f"{folder}index"].meta.get("order", []):
-        if f"{folder}{name}/index" in pages:
+        if f"{folder}{name}/index" in pages:  # what is missing, `check` tells
             title = pages[f"{folder}{name}/index"].meta["title"]
             nav.append({title: navigation(pages, f"{folder}{name}/")})
         elif f"{folder}{name}" in pages:
@@ -81,6 +103,8 @@ def _pages_as_notebooks(files, config):
 
 @event_priority(-100)
 def _source_paths(files, config):
+    for file in [file for file in files if dress.unused(file.src_uri)]:
+        files.remove(file)
     for file in files:
         if hasattr(file, "file"):  # mkdocs-jupyter's wrapper
             file.abs_src_path = file.file.abs_src_path
@@ -103,11 +127,17 @@ def on_pre_page(page, config, files):
 def on_page_markdown(markdown, page, config, files):
     """Return the executed page as Markdown, with its front matter as meta."""
     key = page.file.src_uri.removesuffix(".md")
-    source: Page = STATE["pages"][key]
+    source: Page | None = STATE["pages"].get(key)
+    if source is None:  # its front matter is broken: `make serve` shows it all the same
+        return markdown
     guide: Guide = STATE["guide"]
     page.meta = dict(source.meta)
     if "tags" in page.meta:
-        page.meta["tags"] = [guide.tags[t][source.language] for t in page.meta["tags"]]
+        page.meta["tags"] = [
+            guide.tags[tag][source.language]
+            for tag in page.meta["tags"]
+            if tag in guide.tags
+        ]
     page.meta["guide"] = {
         "stale": (source.meta.get("translation") or {}).get("stale", False),
         "kind": source.kind,
@@ -115,9 +145,12 @@ def on_page_markdown(markdown, page, config, files):
     }
     if key in STATE["rendered"]:
         made = STATE["rendered"][key]
-        page.meta["guide"] |= {"ran": made.ran, "notebook": f"{key.split('/')[-1]}.ipynb",
-                               "gpu": STATE["gpu"].get(key),
-                               "notebook_path": f"{source.language}/{key}.ipynb"}
+        page.meta["guide"] |= {
+            "ran": made.ran,
+            "notebook": f"{key.split('/')[-1]}.ipynb",
+            "gpu": STATE["gpu"].get(key),
+            "notebook_path": f"{source.language}/{key}.ipynb",
+        }
         return made.markdown
     if source.meta.get("id") == "glossary":
         return source.body + glossary_page.table(guide, source.language)
@@ -125,5 +158,25 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Render formulas."""
-    return maths.replace(html)
+    """Render formulas, lighten code."""
+    return dress.content(maths.replace(html), STATE["language"])
+
+
+def on_page_context(context, page, config, nav):
+    """Give the home page its two ways in: pages in reading order."""
+    if page.is_homepage:
+        by_key = {p.file.src_uri.removesuffix(".md"): p for p in nav.pages}
+        context["ways"] = {
+            part: [
+                by_key[key]
+                for key in dress.reading_order(STATE["pages"], part)
+                if key in by_key
+            ]
+            for part in ("questions", "implementations")
+        }
+    return context
+
+
+def on_post_page(output, page, config):
+    """Take out blank lines and indents."""
+    return dress.page(output)

@@ -40,13 +40,19 @@ def sections(path: Path, root: Path) -> tuple[dict[str, Section], list[Problem]]
         if mark["edge"] == "start":
             if name in opened or name in found:
                 problems.append(
-                    Problem(path, number, f"section `{name}` starts twice", "rename one")
+                    Problem(
+                        path, number, f"section `{name}` starts twice", "rename one"
+                    )
                 )
             opened[name] = number
         elif name not in opened:
             problems.append(
-                Problem(path, number, f"section `{name}` ends but never starts",
-                        f"add `# --8<-- [start:{name}]` above")
+                Problem(
+                    path,
+                    number,
+                    f"section `{name}` ends but never starts",
+                    f"add `# --8<-- [start:{name}]` above",
+                )
             )
         else:
             start = opened.pop(name)
@@ -54,8 +60,12 @@ def sections(path: Path, root: Path) -> tuple[dict[str, Section], list[Problem]]
             code = textwrap.dedent("\n".join(inner)).strip("\n")
             found[name] = Section(name_of_file, name, start + 1, code)
     problems += [
-        Problem(path, line, f"section `{name}` never ends",
-                f"add `# --8<-- [end:{name}]` below")
+        Problem(
+            path,
+            line,
+            f"section `{name}` never ends",
+            f"add `# --8<-- [end:{name}]` below",
+        )
         for name, line in opened.items()
     ]
     return found, problems
@@ -88,32 +98,59 @@ class Library:
             if not line.strip():
                 continue
             if not include:
-                problems.append(page.problem(
-                    number, f"pasted Python in a page: {line.strip()[:60]!r}",
-                    "move it into a section of snippets/ or tests/ and include that"))
+                problems.append(
+                    page.problem(
+                        number,
+                        f"pasted Python in a page: {line.strip()[:60]!r}",
+                        "move it into a section of snippets/ or tests/ and include that",
+                    )
+                )
                 continue
             file, name = include["file"], include["section"]
             if file not in self.files:
-                problems.append(page.problem(
-                    number, f"included file {file!r} does not exist",
-                    "correct the path: it begins with snippets/ or tests/"))
+                problems.append(
+                    page.problem(
+                        number,
+                        f"included file {file!r} does not exist",
+                        "correct the path: it begins with snippets/ or tests/",
+                    )
+                )
             elif name not in self.files[file]:
                 known = ", ".join(self.files[file]) or "none"
-                problems.append(page.problem(
-                    number, f"{file} has no section {name!r}",
-                    f"its sections are: {known}"))
+                problems.append(
+                    page.problem(
+                        number,
+                        f"{file} has no section {name!r}",
+                        f"its sections are: {known}",
+                    )
+                )
             else:
                 parts.append(self.files[file][name])
-        code = "\n\n\n".join(section.code for section in parts)
+        code = ""
+        for section in parts:
+            gap = 3 if section.code.startswith(("def ", "class ", "@")) else 2
+            code += ("\n" * gap if code else "") + section.code
+            if fault := _syntax(section):
+                problems.append(
+                    Problem(
+                        self.root / section.file,
+                        section.line + fault[0] - 1,
+                        f"section `{section.name}` is not Python: {fault[1]}",
+                        "correct it: each section must be whole",
+                    )
+                )
         return "\n\n".join(filter(None, [code, _calls(parts)])), problems
 
     def unused(self, pages: list[Page]) -> list[Problem]:
         """Return a problem for each section of snippets/ or tests/ that no page shows."""
         used = {inc for page in pages for cell in page.cells for inc in includes(cell)}
         return [
-            Problem(self.root / file, section.line - 1,
-                    f"section `{name}` is shown by no page",
-                    "include it in a page or remove its marks")
+            Problem(
+                self.root / file,
+                section.line - 1,
+                f"section `{name}` is shown by no page",
+                "include it in a page or remove its marks",
+            )
             for file, found in self.files.items()
             for name, section in found.items()
             if (file, name) not in used
@@ -123,6 +160,14 @@ class Library:
 def includes(block: Block) -> list[tuple[str, str]]:
     """Return (file, section) of each include line of a fence."""
     return [(m["file"], m["section"]) for x in block.lines if (m := INCLUDE.match(x))]
+
+
+def _syntax(section: Section) -> tuple[int, str] | None:
+    try:
+        ast.parse(section.code)
+    except SyntaxError as error:
+        return error.lineno or 1, error.msg
+    return None
 
 
 def _calls(parts: list[Section]) -> str:

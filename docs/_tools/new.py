@@ -13,18 +13,40 @@ from docs._tools.problems import Stop
 STEM = re.compile(r"^[a-z]+(_[a-z]+)*$")
 NAMES = {
     "zh": {
-        "problem": "解决什么问题", "formula": "公式", "code": "代码", "proof": "证明",
-        "cost": "代价", "pitfalls": "易错点", "in-one-sentence": "一句话",
-        "in-full": "展开说", "evidence": "证据", "follow-ups": "追问", "question": "问题",
-        "data": "数据", "model": "模型", "result": "结果", "weights": "权重长什么样",
+        "problem": "解决什么问题",
+        "formula": "公式",
+        "code": "代码",
+        "proof": "证明",
+        "cost": "代价",
+        "pitfalls": "易错点",
+        "in-one-sentence": "一句话",
+        "in-full": "展开说",
+        "evidence": "证据",
+        "follow-ups": "追问",
+        "question": "问题",
+        "data": "数据",
+        "model": "模型",
+        "result": "结果",
+        "weights": "权重长什么样",
         "limits": "这里看不出什么",
     },
     "en": {
-        "problem": "The problem", "formula": "Formula", "code": "Code", "proof": "Proof",
-        "cost": "Cost", "pitfalls": "Pitfalls", "in-one-sentence": "In one sentence",
-        "in-full": "In full", "evidence": "Evidence", "follow-ups": "Follow-ups",
-        "question": "The question", "data": "Data", "model": "Model", "result": "Result",
-        "weights": "What the weights look like", "limits": "What this does not show",
+        "problem": "The problem",
+        "formula": "Formula",
+        "code": "Code",
+        "proof": "Proof",
+        "cost": "Cost",
+        "pitfalls": "Pitfalls",
+        "in-one-sentence": "In one sentence",
+        "in-full": "In full",
+        "evidence": "Evidence",
+        "follow-ups": "Follow-ups",
+        "question": "The question",
+        "data": "Data",
+        "model": "Model",
+        "result": "Result",
+        "weights": "What the weights look like",
+        "limits": "What this does not show",
     },
 }
 WRITE = {"zh": "写在这里。", "en": "Write here."}
@@ -44,12 +66,12 @@ if __name__ == "__main__":
     print("what the page quotes:", tuple(x_TD.shape))
     # --8<-- [end:demo]
 '''
-TEST = '''from tests.running import run_main
+TEST = """from tests.running import run_main
 
 
 def test_the_demonstration_prints_what_the_page_quotes():
     assert "(4, 8)" in run_main("{module}").output
-'''
+"""
 
 
 def make(guide: Guide, kind: str, name: str) -> None:
@@ -57,21 +79,35 @@ def make(guide: Guide, kind: str, name: str) -> None:
     part = next(part for part, of in PARTS.items() if of == kind)
     *rooms, stem = name.split("/")
     if not STEM.match(stem) or len(rooms) != (kind != "application"):
-        raise Stop(f"{name!r}: write {'stem' if kind == 'application' else 'folder/stem'}, "
-                   "lower-case English words joined by underscores, no digits")
+        raise Stop(
+            f"{name!r}: write {'stem' if kind == 'application' else 'folder/stem'}, "
+            "lower-case English words joined by underscores, no digits"
+        )
     pages = load(guide)
     room = rooms[0] if rooms else ""
     folder = f"{part}/{room}".rstrip("/")
     if f"{folder}/index" not in pages:
-        known = sorted({k.split("/")[1] for k in pages if k.startswith(f"{part}/") and
-                        k.count("/") == 2})
-        raise Stop(f"there is no folder {folder}; there are {', '.join(known)}. A new one begins "
-                   f"with docs/zh/{folder}/index.md and docs/en/{folder}/index.md")
+        known = sorted(
+            {
+                k.split("/")[1]
+                for k in pages
+                if k.startswith(f"{part}/") and k.count("/") == 2
+            }
+        )
+        raise Stop(
+            f"there is no folder {folder}; there are {', '.join(known)}. A new one begins "
+            f"with docs/zh/{folder}/index.md and docs/en/{folder}/index.md"
+        )
     key = f"{folder}/{stem}"
-    if any(page.meta.get("id") == stem for pair in pages.values() for page in pair.values()):
+    if any(
+        page.meta.get("id") == stem for pair in pages.values() for page in pair.values()
+    ):
         raise Stop(f"the name {stem!r} is taken by another page")
-    base = {"question": f"questions/{room}", "implementation": room,
-            "application": "applications"}[kind]
+    base = {
+        "question": f"questions/{room}",
+        "implementation": room,
+        "application": "applications",
+    }[kind]
     snippet = guide.root / "snippets" / base / f"{stem}.py"
     test = guide.root / "tests" / base / f"test_{stem}.py"
     _write(snippet, SNIPPET)
@@ -81,25 +117,37 @@ def make(guide: Guide, kind: str, name: str) -> None:
         _write(guide.docs / language / f"{key}.md", text)
         _enter(guide.docs / language / folder / "index.md", stem)
     stamp_keys(guide, [key, f"{folder}/index"])
-    print(f"made {key} in both languages, its snippet and its test; `make check` now passes.\n"
-          "Cite at least one source: `sources: [key]` from docs/sources.yml and [@key] in the text.")
+    print(
+        f"made {key} in both languages, its snippet and its test; `make check` now passes.\n"
+        "Cite at least one source: `sources: [key]` from docs/sources.yml and [@key] in the text."
+    )
 
 
 def _page(kind: str, stem: str, snippet: str, language: str) -> str:
-    head = [f"id: {stem}", f"title: {stem}", f"description: {WRITE[language]}", "tags: [basics]",
-            "sources: [vaswani2017]"]
+    head = [
+        f"id: {stem}",
+        f"title: {stem}",
+        f"description: {WRITE[language]}",
+        "tags: [basics]",
+        "sources: [vaswani2017]",
+    ]
     if kind == "question":
         head += ["level: core", f"evidence: {snippet}"]
     if kind == "application":
         head += ["packages: []"]
     if language == "en":
         head += ["translation: {of: zh, at: stamp-me}"]
-    shown = {"implementation": "code", "question": "evidence", "application": "model"}[kind]
+    shown = {"implementation": "code", "question": "evidence", "application": "model"}[
+        kind
+    ]
     body = []
     for part in (name.rstrip("?") for name in HEADINGS[kind] if not name.endswith("?")):
         body += [f"## {NAMES[language][part]} {{ #{part} }}", "", WRITE[language], ""]
         if part == shown:
-            body += [f'```python\n--8<-- "{snippet}:{name}"\n```\n' for name in ("imports", "demo")]
+            body += [
+                f'```python\n--8<-- "{snippet}:{name}"\n```\n'
+                for name in ("imports", "demo")
+            ]
         if part == HEADINGS[kind][0]:
             body[-2] += " [@vaswani2017]"
     return "---\n" + "\n".join(head) + "\n---\n\n" + "\n".join(body).rstrip("\n") + "\n"
@@ -115,7 +163,9 @@ def _write(path: Path, text: str) -> None:
 def _enter(index: Path, stem: str) -> None:
     text = index.read_text("utf-8")
     if re.search(r"^order: \[", text, re.M):
-        text = re.sub(r"^order: \[(.*)\]$", rf"order: [\1, {stem}]", text, count=1, flags=re.M)
+        text = re.sub(
+            r"^order: \[(.*)\]$", rf"order: [\1, {stem}]", text, count=1, flags=re.M
+        )
     else:
         text = text.replace("---\n", f"---\norder: [{stem}]\n", 1)
     index.write_text(text.replace("[, ", "["), "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 import zipfile
@@ -23,12 +24,18 @@ from docs._tools.problems import stop_if
 CALLOUT = re.compile(r"^> \[!(\w+)\]\s*$", re.M)
 WORDS = {
     "zh": {
-        "NOTE": "说明", "TIP": "提示", "WARNING": "注意", "IMPORTANT": "要点",
+        "NOTE": "说明",
+        "TIP": "提示",
+        "WARNING": "注意",
+        "IMPORTANT": "要点",
         "CAUTION": "小心",
         "needs": "本笔记本需要以下软件包；缺少时去掉行首的 `#` 再运行。网页版：",
     },
     "en": {
-        "NOTE": "Note", "TIP": "Tip", "WARNING": "Warning", "IMPORTANT": "Important",
+        "NOTE": "Note",
+        "TIP": "Tip",
+        "WARNING": "Warning",
+        "IMPORTANT": "Important",
         "CAUTION": "Caution",
         "needs": "This notebook needs the packages below; if one is missing, remove the "
         "`#` and run the cell. The page on the web: ",
@@ -59,7 +66,9 @@ def to_run(page: Page, library: Library) -> NotebookNode:
     return notebook
 
 
-def to_download(page: Page, library: Library, guide: Guide, site_url: str) -> NotebookNode:
+def to_download(
+    page: Page, library: Library, guide: Guide, site_url: str
+) -> NotebookNode:
     """Return the notebook a reader downloads: prose and code, no outputs."""
     codes = iter(code_of(page, library))
     text = []
@@ -76,12 +85,14 @@ def to_download(page: Page, library: Library, guide: Guide, site_url: str) -> No
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     address = f"{site_url}{page_url(page)}"
     words = WORDS[page.language]
-    packages = " ".join(_requirements(page, [c.source for c in notebook.cells
-                                             if c.cell_type == "code"]))
+    packages = " ".join(
+        _requirements(page, [c.source for c in notebook.cells if c.cell_type == "code"])
+    )
     notebook.cells[:0] = [
         nbformat.v4.new_markdown_cell(
             f"# {page.meta['title']}\n\n{page.meta['description']}\n\n"
-            f"{words['needs']}<{address}>"),
+            f"{words['needs']}<{address}>"
+        ),
         nbformat.v4.new_code_cell(f"# %pip install {packages}"),
     ]
     raising = [i for i, block in enumerate(page.cells) if block.option("raises")]
@@ -95,7 +106,9 @@ def to_download(page: Page, library: Library, guide: Guide, site_url: str) -> No
 
 def page_url(page: Page) -> str:
     """Return the address of a page below the site's root."""
-    path = "" if page.key == "index" else f"{page.key.removesuffix('index').rstrip('/')}/"
+    path = (
+        "" if page.key == "index" else f"{page.key.removesuffix('index').rstrip('/')}/"
+    )
     return path if page.language == "zh" else f"{page.language}/{path}"
 
 
@@ -104,8 +117,11 @@ def _for_jupyter(prose: str, page: Page, guide: Guide, site_url: str) -> str:
     prose = references.cite(prose, guide)
     prose = "\n".join(
         f"{m[1]} {m['text']}" if (m := HEADING.match(line)) else line
-        for line in prose.split("\n"))
-    prose = CALLOUT.sub(lambda m: f"> **{WORDS[page.language].get(m[1], m[1])}**\n>", prose)
+        for line in prose.split("\n")
+    )
+    prose = CALLOUT.sub(
+        lambda m: f"> **{WORDS[page.language].get(m[1], m[1])}**\n>", prose
+    )
 
     def absolute(match: re.Match) -> str:
         target = match["target"]
@@ -130,14 +146,18 @@ def _requirements(page: Page, codes: list[str]) -> list[str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
     owners = packages_distributions()
-    names = {owners[name][0] for name in imported - set(sys.stdlib_module_names)
-             if name in owners} | {"torch", "numpy"}
+    names = {
+        owners[name][0]
+        for name in imported - set(sys.stdlib_module_names)
+        if name in owners
+    } | {"torch", "numpy"}
     pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(names)]
     return pins + list(page.meta.get("packages", []))
 
 
-def write_downloads(pages: list[Page], library: Library, guide: Guide, site_url: str,
-                    folder: Path) -> dict[tuple[str, str], Path]:
+def write_downloads(
+    pages: list[Page], library: Library, guide: Guide, site_url: str, folder: Path
+) -> dict[tuple[str, str], Path]:
     """Write every downloadable notebook below `folder`, and one zip per language."""
     written = {}
     for page in pages:
@@ -148,8 +168,9 @@ def write_downloads(pages: list[Page], library: Library, guide: Guide, site_url:
             path.write_text(text, "utf-8")
         written[page.language, page.key] = path
     for language in {page.language for page in pages}:
-        with zipfile.ZipFile(folder / f"attention-guide-{language}.zip", "w",
-                             zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(
+            folder / f"attention-guide-{language}.zip", "w", zipfile.ZIP_DEFLATED
+        ) as archive:
             for (of, key), path in sorted(written.items()):
                 if of == language:
                     info = zipfile.ZipInfo(f"attention-guide-{language}/{key}.ipynb")
@@ -158,7 +179,8 @@ def write_downloads(pages: list[Page], library: Library, guide: Guide, site_url:
     return written
 
 
-def write_all(guide: Guide, folder: Path, site_url: str = "") -> int:
+def write_all(guide: Guide, folder: Path) -> int:
     """Write all downloadable notebooks of both languages; return how many."""
+    site_url = os.environ.get("SITE_URL", "http://127.0.0.1:8000/").rstrip("/") + "/"
     everyone = [page for page in each(load(guide)) if page.cells]
     return len(write_downloads(everyone, Library.read(guide), guide, site_url, folder))

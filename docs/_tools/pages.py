@@ -49,7 +49,15 @@ KEYS = {
     "plain": (ALWAYS, MAY),
 }
 HEADINGS = {
-    "implementation": ["problem", "formula", "code", "proof", "cost", "picture?", "pitfalls"],
+    "implementation": [
+        "problem",
+        "formula",
+        "code",
+        "proof",
+        "cost",
+        "picture?",
+        "pitfalls",
+    ],
     "question": ["in-one-sentence", "in-full", "evidence", "follow-ups", "pitfalls"],
     "application": ["question", "data", "model", "result", "weights", "limits"],
 }
@@ -105,7 +113,11 @@ class Page:
         found = re.match(r"---\n(.*?)^---\n", self.text, re.S | re.M)
         if not found:
             return "", self.text, 1
-        return found[1], self.text[found.end() :], self.text[: found.end()].count("\n") + 1
+        return (
+            found[1],
+            self.text[found.end() :],
+            self.text[: found.end()].count("\n") + 1,
+        )
 
     @cached_property
     def meta(self) -> dict:
@@ -172,8 +184,18 @@ def _blocks(body: str, first: int) -> Iterator[Block]:
             if prose:
                 yield Block(start, tuple(prose))
                 prose = []
-            fence, info, inside, start = match["mark"], match["info"].strip(), [], number
-        elif fence is not None and match and match["mark"] == fence and not match["info"].strip():
+            fence, info, inside, start = (
+                match["mark"],
+                match["info"].strip(),
+                [],
+                number,
+            )
+        elif (
+            fence is not None
+            and match
+            and match["mark"] == fence
+            and not match["info"].strip()
+        ):
             language, _, rest = info.partition(" ")
             yield Block(start, tuple(inside), language, dict(OPTION.findall(rest)))
             fence, start = None, number + 1

@@ -30,8 +30,11 @@ def check(pages: dict[str, dict[str, Page]]) -> Iterator[Problem]:
         if set(pair) != set(LANGUAGES):
             (page,) = pair.values()
             (other,) = set(LANGUAGES) - set(pair)
-            yield page.problem(1, f"the page exists in {page.language} only",
-                               f"write docs/{other}/{key}.md; `make new` makes a skeleton")
+            yield page.problem(
+                1,
+                f"the page exists in {page.language} only",
+                f"write docs/{other}/{key}.md; `make new` makes a skeleton",
+            )
             continue
         yield from _check_pair(*(pair[language] for language in LANGUAGES))
 
@@ -40,13 +43,24 @@ def _check_pair(zh: Page, en: Page) -> Iterator[Problem]:
     yield from _check_stamp(zh, en)
     for name in sorted((set(zh.meta) | set(en.meta)) - NEUTRAL_EXCEPT):
         if zh.meta.get(name) != en.meta.get(name):
-            yield en.problem(en.line_of(name), f"`{name}` differs from the other language's",
-                             "only title, description and translation may differ")
+            yield en.problem(
+                en.line_of(name),
+                f"`{name}` differs from the other language's",
+                "only title, description and translation may differ",
+            )
     pairs = [
-        ("heading ids", [(n, i) for _, n, _, i in zh.headings],
-         [(n, i) for _, n, _, i in en.headings], [h[0] for h in en.headings]),
-        ("cells", [_cell(b) for b in zh.cells], [_cell(b) for b in en.cells],
-         [b.line for b in en.cells]),
+        (
+            "heading ids",
+            [(n, i) for _, n, _, i in zh.headings],
+            [(n, i) for _, n, _, i in en.headings],
+            [h[0] for h in en.headings],
+        ),
+        (
+            "cells",
+            [_cell(b) for b in zh.cells],
+            [_cell(b) for b in en.cells],
+            [b.line for b in en.cells],
+        ),
         ("callouts", *_found(zh, en, _callouts)),
         ("formulas", *_found(zh, en, formulas)),
         ("links", *_found(zh, en, lambda p: [(n, t) for n, t in links_of(p)])),
@@ -55,13 +69,25 @@ def _check_pair(zh: Page, en: Page) -> Iterator[Problem]:
         if what == "links":
             ours, theirs = sorted(ours), sorted(theirs)
         if ours != theirs:
-            at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-                      min(len(ours), len(theirs)))
-            line = lines[min(at, len(lines) - 1)] if lines and what != "links" else en.body_line
+            at = next(
+                (
+                    i
+                    for i, (a, b) in enumerate(zip(ours, theirs, strict=False))
+                    if a != b
+                ),
+                min(len(ours), len(theirs)),
+            )
+            line = (
+                lines[min(at, len(lines) - 1)]
+                if lines and what != "links"
+                else en.body_line
+            )
             yield en.problem(
-                line, f"{what} differ between the languages: number {at + 1} is "
+                line,
+                f"{what} differ between the languages: number {at + 1} is "
                 f"{_show(ours, at)} in zh and {_show(theirs, at)} in en",
-                "make the two pages agree")
+                "make the two pages agree",
+            )
 
 
 def _show(items: list, at: int) -> str:
@@ -69,7 +95,12 @@ def _show(items: list, at: int) -> str:
 
 
 def _cell(block) -> tuple:
-    return (*includes(block), tuple(block.tags), block.option("raises"), bool(block.option("alt")))
+    return (
+        *includes(block),
+        tuple(block.tags),
+        block.option("raises"),
+        bool(block.option("alt")),
+    )
 
 
 def _found(zh: Page, en: Page, find) -> tuple[list, list, list[int]]:
@@ -96,23 +127,37 @@ def formulas(page: Page) -> list[tuple[int, str]]:
 def _check_stamp(zh: Page, en: Page) -> Iterator[Problem]:
     translated = [page for page in (zh, en) if "translation" in page.meta]
     if len(translated) != 1:
-        yield en.problem(1, f"{len(translated)} of the two pages say they are the translation",
-                         "exactly one has `translation: {of: …, at: …}`")
+        yield en.problem(
+            1,
+            f"{len(translated)} of the two pages say they are the translation",
+            "exactly one has `translation: {of: …, at: …}`",
+        )
         return
     (page,) = translated
     original = zh if page is en else en
     stamp, line = page.meta["translation"], page.line_of("translation")
-    if not isinstance(stamp, dict) or not {"of", "at"} <= set(stamp) <= {"of", "at", "stale"}:
-        yield page.problem(line, "`translation` is not {of, at} or {of, at, stale}",
-                           f"write `translation: {{of: {original.language}, at: …}}`")
+    if not isinstance(stamp, dict) or not {"of", "at"} <= set(stamp) <= {
+        "of",
+        "at",
+        "stale",
+    }:
+        yield page.problem(
+            line,
+            "`translation` is not {of, at} or {of, at, stale}",
+            f"write `translation: {{of: {original.language}, at: …}}`",
+        )
     elif stamp["of"] != original.language:
-        yield page.problem(line, f"`of` is {stamp['of']!r}", f"write {original.language}")
+        yield page.problem(
+            line, f"`of` is {stamp['of']!r}", f"write {original.language}"
+        )
     elif str(stamp["at"]) != body_hash(original) and stamp.get("stale") is not True:
         yield page.problem(
-            line, f"this translation is behind its original, docs/{original.language}/"
+            line,
+            f"this translation is behind its original, docs/{original.language}/"
             f"{original.key}.md, which has changed since",
             f"bring it up to date and run `make stamp P={page.key}`, or add "
-            "`stale: true` to `translation` and let somebody else do it")
+            "`stale: true` to `translation` and let somebody else do it",
+        )
 
 
 def stamp(page: Page, original: Page) -> None:
@@ -127,13 +172,17 @@ def stamp_keys(guide: Guide, keys: list[str]) -> None:
     """Stamp the pages named, or, when none is named, those that were never stamped."""
     pages = load(guide)
     if unknown := [key for key in keys if len(pages.get(key, {})) != len(LANGUAGES)]:
-        raise Stop(f"no page in both languages is called {', '.join(unknown)}; a key looks "
-                   "like questions/basics/what_is_attention")
+        raise Stop(
+            f"no page in both languages is called {', '.join(unknown)}; a key looks "
+            "like questions/basics/what_is_attention"
+        )
     for key, pair in pages.items():
         for page in pair.values():
             mark = page.meta.get("translation")
-            if len(pair) == len(LANGUAGES) and isinstance(mark, dict) and (
-                key in keys or (not keys and mark.get("at") == "stamp-me")
+            if (
+                len(pair) == len(LANGUAGES)
+                and isinstance(mark, dict)
+                and (key in keys or (not keys and mark.get("at") == "stamp-me"))
             ):
                 stamp(page, pair[mark["of"]])
                 print(f"stamped docs/{page.language}/{key}.md")

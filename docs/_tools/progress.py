@@ -42,13 +42,17 @@ class Progress:
         page = nbformat.read(path, 4).metadata["guide"]["page"]
         if faults:
             self.faults += faults
-            Path(os.environ["GUIDE_FAILURES"]).write_text(json.dumps(self.faults), "utf-8")
+            Path(os.environ["GUIDE_FAILURES"]).write_text(
+                json.dumps(self.faults), "utf-8"
+            )
         else:
             execute.accept(path, report.duration)
         since = time.monotonic() - self.start
-        print(f"  [{self.done:>3}/{self.total}] {page}: "
-              f"{'FAILED' if faults else 'ran'} in {report.duration:.0f} s ({since:.0f} s so far)",
-              flush=True)
+        print(
+            f"  [{self.done:>3}/{self.total}] {page}: "
+            f"{'FAILED' if faults else 'ran'} in {report.duration:.0f} s ({since:.0f} s so far)",
+            flush=True,
+        )
 
 
 def _remember_cells() -> None:

@@ -12,7 +12,9 @@ from docs._tools.pages import Page
 from docs._tools.problems import Problem
 
 CITATION = re.compile(r"\[@(?P<key>[\w:-]+)(?:,\s*(?P<place>[^\]]+))?\]")
-LINK = re.compile(r"(?<!\\)(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(
+    r"(?<!\\)(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)"
+)
 INLINE = re.compile(r"`[^`\n]+`|\$[^$\n]+\$")
 WORDS = {"zh": "出处", "en": "Sources"}
 
@@ -43,15 +45,24 @@ def check_citations(page: Page, guide: Guide) -> Iterator[Problem]:
             cited.setdefault(match["key"], number)
     for key in listed:
         if key not in guide.sources:
-            yield page.problem(page.line_of("sources"), f"unknown source {key!r}",
-                               "add it to docs/sources.yml")
+            yield page.problem(
+                page.line_of("sources"),
+                f"unknown source {key!r}",
+                "add it to docs/sources.yml",
+            )
         elif key not in cited:
-            yield page.problem(page.line_of("sources"), f"source {key!r} is listed, not cited",
-                               f"cite it in the text as [@{key}] or remove it")
+            yield page.problem(
+                page.line_of("sources"),
+                f"source {key!r} is listed, not cited",
+                f"cite it in the text as [@{key}] or remove it",
+            )
     for key, line in cited.items():
         if key not in listed:
-            yield page.problem(line, f"source {key!r} is cited, not listed",
-                               "add it to `sources:` in the front matter")
+            yield page.problem(
+                line,
+                f"source {key!r} is cited, not listed",
+                "add it to `sources:` in the front matter",
+            )
 
 
 def check_unused_sources(pages: Iterable[Page], guide: Guide) -> Iterator[Problem]:
@@ -61,21 +72,26 @@ def check_unused_sources(pages: Iterable[Page], guide: Guide) -> Iterator[Proble
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):
         if (match := re.match(r"^([\w-]+):", line)) and match[1] not in used:
-            yield Problem(path, number, f"source {match[1]!r} is cited by no page", "remove it")
+            yield Problem(
+                path, number, f"source {match[1]!r} is cited by no page", "remove it"
+            )
 
 
 def check_glossary(page: Page, guide: Guide) -> Iterator[Problem]:
     """Yield terms rendered otherwise than the glossary agrees."""
     if page.meta.get("id") == "glossary":
         return
-    for number, line in [(page.line_of(k), str(page.meta.get(k, ""))) for k in
-                         ("title", "description")] + list(prose_of(page)):
+    for number, line in [
+        (page.line_of(k), str(page.meta.get(k, ""))) for k in ("title", "description")
+    ] + list(prose_of(page)):
         for term in guide.glossary:
             for wrong in term.get(f"avoid_{page.language}", []):
                 if wrong.lower() in line.lower():
                     yield page.problem(
-                        number, f"{wrong!r} is not the agreed term",
-                        f"write {term[page.language]!r} (docs/glossary.yml, {term['id']})")
+                        number,
+                        f"{wrong!r} is not the agreed term",
+                        f"write {term[page.language]!r} (docs/glossary.yml, {term['id']})",
+                    )
 
 
 def check_links(page: Page, pages: dict, guide: Guide) -> Iterator[Problem]:
@@ -83,27 +99,42 @@ def check_links(page: Page, pages: dict, guide: Guide) -> Iterator[Problem]:
     for number, target in links_of(page):
         if re.match(r"^[a-z][a-z0-9+.-]*:", target):
             if target.startswith("http://"):
-                yield page.problem(number, f"{target} is not https", "link the https address")
+                yield page.problem(
+                    number, f"{target} is not https", "link the https address"
+                )
             continue
         path, _, anchor = unquote(target).partition("#")
         if target.startswith("/"):
-            yield page.problem(number, f"the link {target!r} is absolute",
-                               "write it relative to this file")
+            yield page.problem(
+                number,
+                f"the link {target!r} is absolute",
+                "write it relative to this file",
+            )
             continue
-        key = normpath(f"{page.key.rpartition('/')[0]}/{path}" if path else f"{page.key}.md")
+        key = normpath(
+            f"{page.key.rpartition('/')[0]}/{path}" if path else f"{page.key}.md"
+        )
         key = key.lstrip("/")
         if not key.endswith(".md"):
             if not (page.path.parent / path).exists():
-                yield page.problem(number, f"{target!r} does not exist", "correct the link")
+                yield page.problem(
+                    number, f"{target!r} does not exist", "correct the link"
+                )
             continue
         other = pages.get(key[:-3], {}).get(page.language)
         if other is None:
-            yield page.problem(number, f"the link {target!r} leads nowhere",
-                               f"there is no docs/{page.language}/{key}")
+            yield page.problem(
+                number,
+                f"the link {target!r} leads nowhere",
+                f"there is no docs/{page.language}/{key}",
+            )
         elif anchor and anchor not in anchors(other):
             known = ", ".join(sorted(anchors(other)))
-            yield page.problem(number, f"the page has no anchor #{anchor}: {target!r}",
-                               f"its anchors are: {known}")
+            yield page.problem(
+                number,
+                f"the page has no anchor #{anchor}: {target!r}",
+                f"its anchors are: {known}",
+            )
 
 
 def anchors(page: Page) -> set[str]:
@@ -134,12 +165,14 @@ def cite(text: str, guide: Guide) -> str:
 
 def source_list(page: Page, guide: Guide) -> str:
     """Return the list of sources at the foot of a page as Markdown, or ''."""
-    keys = page.meta.get("sources") or []
+    keys = [key for key in page.meta.get("sources") or [] if key in guide.sources]
     if not keys:
         return ""
     lines = [f"\n\n## {WORDS[page.language]} {{ #sources }}\n"]
     for key in keys:
         s = guide.sources[key]
         venue = f" {s['venue']}." if s.get("venue") else ""
-        lines.append(f"- {s['authors']}. *{s['title']}*. {s['year']}.{venue} <{link_to(s)}>")
+        lines.append(
+            f"- {s['authors']}. *{s['title']}*. {s['year']}.{venue} <{link_to(s)}>"
+        )
     return "\n".join(lines) + "\n"

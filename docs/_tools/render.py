@@ -20,9 +20,14 @@ from docs._tools.pages import Block, Page
 INK, DARK_INK = "#000000", "#e3e0d8"
 PAPER, DARK_PAPER = "#ffffff", "#17191c"
 WORDS = {
-    "zh": {"folded": "其他页面的代码：", "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。"},
-    "en": {"folded": "Code of another page: ",
-           "waiting": "The code of this page has not run here yet; its outputs will appear."},
+    "zh": {
+        "folded": "其他页面的代码：",
+        "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。",
+    },
+    "en": {
+        "folded": "Code of another page: ",
+        "waiting": "The code of this page has not run here yet; its outputs will appear.",
+    },
 }
 EXPORTER = MarkdownExporter(
     template_name="notebook_template",
@@ -39,7 +44,9 @@ class Rendered:
     ran: dict | None = None
 
 
-def render(page: Page, executed: NotebookNode | None, library: Library, guide: Guide) -> Rendered:
+def render(
+    page: Page, executed: NotebookNode | None, library: Library, guide: Guide
+) -> Rendered:
     """Return a page as MkDocs shows it; without outputs while it has not run."""
     out = Rendered("")
     cells, number = [], 0
@@ -66,24 +73,37 @@ def _prose(block: Block) -> str:
     return text if block.language is None else f"```{block.language}\n{text}\n```"
 
 
-def _code_cell(page: Page, block: Block, code: str, outputs: list, out: Rendered) -> NotebookNode:
+def _code_cell(
+    page: Page, block: Block, code: str, outputs: list, out: Rendered
+) -> NotebookNode:
     cell = nbformat.v4.new_code_cell(code)
     cell.metadata["tags"] = block.tags
     files = dict.fromkeys(file for file, _ in includes(block))
     cell.metadata["folded_title"] = WORDS[page.language]["folded"] + ", ".join(files)
     merged: list[NotebookNode] = []
     for output in map(NotebookNode, outputs):
-        if output.output_type == "stream" and merged and merged[-1].get("name") == output.name:
-            merged[-1] = NotebookNode(merged[-1] | {"text": merged[-1].text + output.text})
+        if (
+            output.output_type == "stream"
+            and merged
+            and merged[-1].get("name") == output.name
+        ):
+            merged[-1] = NotebookNode(
+                merged[-1] | {"text": merged[-1].text + output.text}
+            )
         elif "image/svg+xml" in output.get("data", {}):
             svg = output.data["image/svg+xml"]
             shown = _figure("".join(svg), block.option("alt"), out)
-            merged.append(nbformat.v4.new_output("display_data", {"text/markdown": shown}))
+            merged.append(
+                nbformat.v4.new_output("display_data", {"text/markdown": shown})
+            )
         else:
             merged.append(output)
     cell.outputs = [
         nbformat.v4.new_output("stream", name=o.name, text=_carriage(o.text))
-        if o.output_type == "stream" else o for o in merged]
+        if o.output_type == "stream"
+        else o
+        for o in merged
+    ]
     return cell
 
 
@@ -96,8 +116,10 @@ def _figure(svg: str, alt: str, out: Rendered) -> str:
     """Add a figure in a light and a dark version; return the HTML that shows them."""
     number = len(out.figures) // 2 + 1
     svg = svg[svg.index("<svg") :]
-    width, height = (round(float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) * 4 / 3)
-                     for side in ("width", "height"))
+    width, height = (
+        round(float(re.search(rf'{side}="([\d.]+)pt"', svg)[1]) * 4 / 3)
+        for side in ("width", "height")
+    )
     images = []
     for scheme, ink, paper in (("light", INK, PAPER), ("dark", DARK_INK, DARK_PAPER)):
         name = f"figure-{number}-{scheme}.svg"
@@ -107,5 +129,6 @@ def _figure(svg: str, alt: str, out: Rendered) -> str:
         out.figures[name] = text.encode()
         images.append(
             f'<img class="only-{scheme}" src="{name}" alt="{html.escape(alt, quote=True)}" '
-            f'width="{width}" height="{height}" loading="lazy">')
+            f'width="{width}" height="{height}" loading="lazy">'
+        )
     return f'<p class="figure">{"".join(images)}</p>'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import socket
 import threading
 import time
 import traceback
+from pathlib import Path
 
 from mkdocs.livereload import LiveReloadServer
 
@@ -23,7 +25,7 @@ def serve(guide: Guide, port: int) -> None:
     start = time.monotonic()
     target = guide.build / "served"
     _told(guide)
-    publish(guide, target, strict=False)
+    _first_site(guide, target)
     wake = threading.Event()
 
     def rebuild() -> None:
@@ -39,17 +41,23 @@ def serve(guide: Guide, port: int) -> None:
         except Exception:  # an edit must not end the server
             traceback.print_exc()
 
-    server = LiveReloadServer(rebuild, "127.0.0.1", port, str(target), shutdown_delay=0.5)
+    server = LiveReloadServer(
+        rebuild, "127.0.0.1", port, str(target), shutdown_delay=0.5
+    )
     server.error_handler = lambda code: (
-        (target / "404.html").read_bytes() if code == 404 else None)
+        (target / "404.html").read_bytes() if code == 404 else None
+    )
     for name in WATCHED:
         server.watch(str(guide.root / name))
     guide.executed.mkdir(parents=True, exist_ok=True)
     server.watch(str(guide.executed))
     threading.Thread(target=_run_behind, args=(guide, wake), daemon=True).start()
     wake.set()
-    print(f"中文     http://127.0.0.1:{port}/\nEnglish  http://127.0.0.1:{port}/en/\n"
-          f"ready after {time.monotonic() - start:.1f} s; Ctrl-C ends it", flush=True)
+    print(
+        f"中文     http://127.0.0.1:{port}/\nEnglish  http://127.0.0.1:{port}/en/\n"
+        f"ready after {time.monotonic() - start:.1f} s; Ctrl-C ends it",
+        flush=True,
+    )
     try:
         server.serve()
     except KeyboardInterrupt:
@@ -58,12 +66,30 @@ def serve(guide: Guide, port: int) -> None:
         server.shutdown()
 
 
+def _first_site(guide: Guide, target: Path) -> None:
+    """Build what can be built, faults or not; say on the page what keeps it from building."""
+    try:
+        publish(guide, target, strict=False)
+    except Stop as stop:
+        print(stop, flush=True)
+        target.mkdir(parents=True, exist_ok=True)
+        said = html.escape(str(stop))
+        (target / "index.html").write_text(
+            f'<!doctype html><meta charset="utf-8"><title>fault</title><pre>{said}</pre>',
+            "utf-8",
+        )
+
+
 def _told(guide: Guide) -> bool:
     """Say what is wrong with the sources; whether nothing is."""
     problems = check_all(guide)
     if problems:
-        print(f"{Stop(problems)}".replace("nothing was published", "`make site` would stop here"),
-              flush=True)
+        print(
+            f"{Stop(problems)}".replace(
+                "nothing was published", "`make site` would stop here"
+            ),
+            flush=True,
+        )
     return not problems
 
 
@@ -75,12 +101,17 @@ def _run_behind(guide: Guide, wake: threading.Event) -> None:
         wake.clear()
         try:
             runner = Runner(guide)
-            stale = [page for page in runner.stale()
-                     if failed.get(page.key) != runner.cache_key(page)]
+            stale = [
+                page
+                for page in runner.stale()
+                if failed.get(page.key) != runner.cache_key(page)
+            ]
             if not stale:
                 continue
-            print(f"running {len(stale)} notebooks behind; their pages fill in as they end",
-                  flush=True)
+            print(
+                f"running {len(stale)} notebooks behind; their pages fill in as they end",
+                flush=True,
+            )
             problems = runner.run(stale)
             if problems:
                 print(Stop(problems), flush=True)
@@ -98,5 +129,7 @@ def _port_is_free(port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Stop(f"Port {port} is taken. End what uses it, or choose another: "
-                       f"make serve PORT={port + 1}") from error
+            raise Stop(
+                f"Port {port} is taken. End what uses it, or choose another: "
+                f"make serve PORT={port + 1}"
+            ) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mkdocs.commands.build import build as mkdocs_build
 from mkdocs.config import load_config
-from mkdocs.exceptions import Abort, ConfigurationError
+from mkdocs.exceptions import Abort, MkDocsException
 
 from docs._tools import glossary_page, maths
 from docs._tools.check import check
@@ -44,7 +44,9 @@ def publish(
     fresh = guide.build / f"{target.name}-fresh"
     shutil.rmtree(fresh, ignore_errors=True)
     guide.build.mkdir(exist_ok=True)
-    (guide.build / "jieba.txt").write_text(glossary_page.search_dictionary(guide), "utf-8")
+    (guide.build / "jieba.txt").write_text(
+        glossary_page.search_dictionary(guide), "utf-8"
+    )
     logging.getLogger("mkdocs").setLevel(logging.WARNING)
     for language in LANGUAGES:
         folder = fresh if language == "zh" else fresh / language
@@ -58,8 +60,9 @@ def publish(
     return target
 
 
-def _build_language(guide: Guide, language: str, folder: Path,
-                    gpu_record: str | None, strict: bool) -> None:
+def _build_language(
+    guide: Guide, language: str, folder: Path, gpu_record: str | None, strict: bool
+) -> None:
     try:
         config = load_config(str(guide.root / CONFIG[language]), site_dir=str(folder))
         config["extra"]["gpu_record"] = gpu_record
@@ -71,12 +74,14 @@ def _build_language(guide: Guide, language: str, folder: Path,
         finally:
             logging.getLogger("mkdocs").removeHandler(counter)
             config.plugins.on_shutdown()
-    except (Abort, ConfigurationError) as error:
+    except (Abort, MkDocsException) as error:
         raise Stop(f"The {language} site could not be built: {error}") from error
     if counter.told and strict:
         told = "\n".join(counter.told)
-        raise Stop(f"MkDocs warned while building the {language} site, so nothing was "
-                   f"published. Correct what it names:\n{told}")
+        raise Stop(
+            f"MkDocs warned while building the {language} site, so nothing was "
+            f"published. Correct what it names:\n{told}"
+        )
 
 
 class _Warnings(logging.Handler):

@@ -1,6 +1,8 @@
 """Additive attention: a small tanh network scores every query against every key."""
 
 # --8<-- [start:imports]
+import math
+
 import matplotlib.pyplot as plt
 import torch
 from torch import Tensor, nn
@@ -41,10 +43,10 @@ def check_additive(
 
 # --8<-- [start:additive]
 class AdditiveAttention(nn.Module):
-    """Attend with the score v·tanh(W q + U k + b) (Bahdanau et al. 2014, A.1.2)."""
+    """Attend with the score w·tanh(W q + U k + b) (Bahdanau et al. 2014, A.1.2)."""
 
     def __init__(self, query_size: int, key_size: int, hidden_size: int) -> None:
-        """Make W (R, D), U (R, K), b (R) and v (R): D, K, R are the sizes given."""
+        """Make W (R, D), U (R, K), b (R) and w (R): D, K, R are the sizes given."""
         super().__init__()
         self.query = nn.Linear(query_size, hidden_size, bias=False)
         self.key = nn.Linear(key_size, hidden_size)
@@ -89,8 +91,8 @@ def saved_bytes(run) -> int:
     """Return the bytes that autograd keeps for the backward pass of `run()`."""
     kept = {}
 
-    def keep(_: Tensor) -> None:
-        kept[_.data_ptr()] = _.numel() * _.element_size()
+    def keep(each_any: Tensor) -> None:
+        kept[each_any.data_ptr()] = each_any.nbytes
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda _: _):
         run()
@@ -103,7 +105,7 @@ def compare_cost(B: int, T: int, D: int) -> str:
     query, key = nn.Linear(D, D, bias=False), nn.Linear(D, D, bias=False)
     x_BTD = torch.randn(B, T, D)
     many = saved_bytes(lambda: additive.score(x_BTD, x_BTD))
-    few = saved_bytes(lambda: query(x_BTD) @ key(x_BTD).mT / D**0.5)
+    few = saved_bytes(lambda: query(x_BTD) @ key(x_BTD).mT / math.sqrt(D))
     return f"T = S = {T:3}: {many / 2**20:6.2f} MiB against {few / 2**20:.2f} MiB"
 
 
@@ -138,20 +140,14 @@ if __name__ == "__main__":
     # --8<-- [start:first-run]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    B, T, S, D, K, V = 2, 3, 5, 4, 6, 7
+    B, T, S, D, K = 2, 3, 5, 4, 6
     additive = AdditiveAttention(query_size=D, key_size=K, hidden_size=8)
-    q_BTD, k_BSK, v_BSV = (
-        torch.randn(B, T, D),
-        torch.randn(B, S, K),
-        torch.randn(B, S, V),
-    )
-    length_B = torch.tensor([5, 3])
-    inside_BS = torch.arange(S) < length_B.unsqueeze(1)
+    q_BTD, k_BSK, v_BSV = (torch.randn(B, *x) for x in ((T, D), (S, K), (S, 7)))
+    inside_BS = torch.arange(S) < torch.tensor([[5], [3]])
     mask_BTS = inside_BS.unsqueeze(1).expand(B, T, S)
     out_BTV, weight_BTS = additive(q_BTD, k_BSK, v_BSV, mask_BTS)
     print("output", tuple(out_BTV.shape), "weights", tuple(weight_BTS.shape))
-    row_S = weight_BTS[1, 0]
-    print("second sample:", [f"{weight:.3f}" for weight in row_S.tolist()])
+    print("second sample:", [f"{x:.3f}" for x in weight_BTS[1, 0].tolist()])
     # --8<-- [end:first-run]
 
     # --8<-- [start:cost]
@@ -178,8 +174,8 @@ if __name__ == "__main__":
     # --8<-- [start:wrong-axis]
     score_B1S = additive.score(q_BTD[:, :1], k_BSK)
     for dim in (1, 2):
-        row_S = torch.softmax(score_B1S, dim)[0, 0]
-        print(f"dim={dim}:", [f"{weight:.2f}" for weight in row_S.tolist()])
+        row = torch.softmax(score_B1S, dim)[0, 0].tolist()
+        print(f"dim={dim}:", [f"{x:.2f}" for x in row])
     # --8<-- [end:wrong-axis]
 
     # --8<-- [start:unmasked]

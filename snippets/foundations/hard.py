@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 # --8<-- [end:imports]
 from snippets.foundations.scaled_dot_product import masked_softmax
@@ -22,9 +23,7 @@ def hard_attend(
     """
     B, T, S = score_BTS.shape
     if v_BSV.shape[:2] != (B, S):
-        raise ValueError(
-            f"value has shape {tuple(v_BSV.shape)}, expected ({B}, {S}, …)"
-        )
+        raise ValueError(f"value has shape {tuple(v_BSV.shape)}, expected {(B, S)} + V")
     if mask_BTS is not None and mask_BTS.shape != (B, T, S):
         raise ValueError(
             f"mask has shape {tuple(mask_BTS.shape)}, expected {(B, T, S)}"
@@ -50,9 +49,8 @@ def hard_attend(
 # --8<-- [start:expected-loss]
 def expected_loss(score_BTS: Tensor, v_BSV: Tensor, loss_of) -> Tensor:
     """Return the exact expectation (B, T) of the loss: every key in turn, weighed."""
-    losses = [loss_of(v_BSV[:, s : s + 1]) for s in range(v_BSV.shape[1])]
-    loss_B1S = torch.stack(losses, dim=-1)
-    return (torch.softmax(score_BTS, dim=-1) * loss_B1S).sum(-1)
+    weight_BTS = torch.softmax(score_BTS, dim=-1)
+    return (weight_BTS * loss_of(v_BSV).unsqueeze(1)).sum(-1)
 
 
 # --8<-- [end:expected-loss]
@@ -79,8 +77,8 @@ def reinforce(
 def gumbel_choice(score_BTS: Tensor, temperature: float) -> Tensor:
     """Draw a one-hot choice (B, T, S) that is differentiated as if it were soft.
 
-    Forward: an exact draw, by the Gumbel-max trick. Backward: the gradient of the
-    Gumbel-softmax at this temperature (Jang et al. 2016, §2.2).
+    Forward an exact draw (Gumbel-max), backward the Gumbel-softmax (Jang et al.
+    2016, §2.2).
     """
     noise_BTS = -torch.empty_like(score_BTS).exponential_().log()
     soft_BTS = torch.softmax((score_BTS + noise_BTS) / temperature, dim=-1)
@@ -113,8 +111,7 @@ def threshold(score_S: Tensor, level: float) -> Tensor:
 
 def unique_hard(score_S: Tensor) -> Tensor:
     """Return 1 at the largest score, the leftmost if several, 0 elsewhere (S)."""
-    leftmost = (score_S == score_S.max()).to(torch.uint8).argmax()
-    return F.one_hot(leftmost, score_S.shape[0]).to(score_S)
+    return F.one_hot(score_S.argmax(), score_S.shape[0]).to(score_S)
 
 
 # --8<-- [end:look-alikes]
@@ -135,19 +132,18 @@ def gradients(
 
 
 # --8<-- [start:train]
-def learn_to_look(method: str, seed: int, steps: int = 200) -> list[float]:
+def learn_to_look(method: str, seed: int, steps: int = 150) -> list[float]:
     """Learn where to look, from the class of what was seen there.
 
-    One of 8 places carries a cue in its key and the class to be told in its value;
-    the values elsewhere are of random classes. Returns the mean weight on the place
-    with the cue, at each step.
+    One of 8 places has a cue in its key and the class to tell in its value; values
+    elsewhere are random. Returns the mean weight on that place at each step.
     """
     torch.manual_seed(seed)
     B, S, K, V = 64, 8, 6, 4
     scorer, classifier = nn.Linear(K, 1, bias=False), nn.Linear(V, V)
-    parameters = [*scorer.parameters(), *classifier.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=0.03)
     nn.init.zeros_(scorer.weight)
+    model = nn.ModuleList([scorer, classifier])
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     baseline, curve = 0.0, []
     for _ in range(steps):
         place_B = torch.randint(S, (B,))
@@ -185,29 +181,33 @@ if __name__ == "__main__":
     # --8<-- [start:first-run]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    B, S, V = 100_000, 5, 3
-    score_S, v_SV = torch.randn(S), torch.randn(S, V)
-    weight_S = torch.softmax(score_S, dim=-1)
+    B, S, V = 100_000, 4, 2
+    weight_S = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    v_SV = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
+    score_S = weight_S.log()
     score_B1S, v_BSV = score_S.expand(B, 1, S), v_SV.expand(B, S, V)
     out_B1V, choice_B1S, _ = hard_attend(score_B1S, v_BSV)
-    print("one choice:      ", choice_B1S[0, 0].tolist())
-    print("weights:         ", [f"{x:.3f}" for x in weight_S.tolist()])
-    print("mean of choices: ", [f"{x:.3f}" for x in choice_B1S.mean((0, 1)).tolist()])
-    print("soft output:     ", [f"{x:.3f}" for x in (weight_S @ v_SV).tolist()])
-    print("mean hard output:", [f"{x:.3f}" for x in out_B1V.mean((0, 1)).tolist()])
+    soft_11V = (weight_S @ v_SV).view(1, 1, V)
+    for name, row in (
+        ("one draw", choice_B1S[0, 0].tolist()),
+        ("mean of draws", choice_B1S.mean((0, 1)).tolist()),
+        ("weights", weight_S.tolist()),
+        ("mean hard output", out_B1V.mean((0, 1)).tolist()),
+        ("soft output", soft_11V.flatten().tolist()),
+    ):
+        print(f"{name:16}", [f"{x:.3f}" for x in row])
     # --8<-- [end:first-run]
 
     # --8<-- [start:loss]
-    target_V = torch.tensor([1.0, -1.0, 2.0])
+    target_V = torch.tensor([1.0, 3.0])
 
     def loss_of(out_BTV: Tensor) -> Tensor:
         """Return the squared distance to the target (B, T)."""
         return (out_BTV - target_V.to(out_BTV)).square().sum(-1)
 
-    soft_11V = (weight_S @ v_SV).view(1, 1, V)
-    exact = expected_loss(score_S.view(1, 1, S), v_SV.unsqueeze(0), loss_of).item()
-    print(f"mean loss of hard attention: {exact:.3f}")
-    print(f"loss of soft attention:      {loss_of(soft_11V).item():.3f}")
+    exact = expected_loss(score_B1S[:1], v_BSV[:1], loss_of).item()
+    print(f"expected loss of hard attention: {exact:.3f}")
+    print(f"loss of soft attention: {loss_of(soft_11V).item():.3f}")
     # --8<-- [end:loss]
 
     # --8<-- [start:sampled-no-gradient]
@@ -227,10 +227,8 @@ if __name__ == "__main__":
         print(error)
 
     # --8<-- [start:estimators]
-    (leaf_gradient_11S,) = torch.autograd.grad(
-        expected_loss(leaf_11S, v_SV.unsqueeze(0), loss_of).sum(), leaf_11S
-    )
-    exact_S = leaf_gradient_11S.flatten()
+    expected_11 = expected_loss(leaf_11S, v_BSV[:1], loss_of)
+    exact_S = torch.autograd.grad(expected_11.sum(), leaf_11S)[0].flatten()
     print("exact gradient", [f"{x:.3f}" for x in exact_S.tolist()])
     report = {}
     for name, estimate, setting in (
@@ -243,39 +241,41 @@ if __name__ == "__main__":
         mean_S, deviation_S = grad_BS.mean(0), grad_BS.std(0)
         off = ((mean_S - exact_S) / (deviation_S / B**0.5)).abs().max().item()
         variance = deviation_S.square().sum().item()
-        report[name] = off, variance
-        print(f"\n{name}: mean", [f"{x:.3f}" for x in mean_S.tolist()])
-        print(f"  off by {off:.1f} standard errors; variance {variance:.2f}")
+        draws = variance / exact_S.square().sum().item() / 0.1**2
+        report[name] = off, variance, draws
+        print(f"{name}: mean", [f"{x:.3f}" for x in mean_S.tolist()])
+        print(f"  off by {off:.1f} errors; variance {variance:.2f}; {draws:.0f} draws")
     # --8<-- [end:estimators]
 
     # --8<-- [start:cost]
-    norm = exact_S.square().sum().item()
-    for name, (_, variance) in report.items():
-        draws = variance / norm / 0.1**2
-        print(f"{name}: {draws:.0f} draws for a standard error of 10 %")
+    q_KK, k_KK = torch.randn(2, 512, 512)
+    with FlopCounterMode(display=False) as soft_flops:
+        torch.softmax(q_KK @ k_KK.T, dim=-1) @ k_KK
+    with FlopCounterMode(display=False) as hard_flops:
+        hard_attend((q_KK @ k_KK.T).unsqueeze(0), k_KK.unsqueeze(0))
+    print("FLOPs, soft:", soft_flops.get_total_flops())
+    print("FLOPs, hard:", hard_flops.get_total_flops())
     # --8<-- [end:cost]
 
     # --8<-- [start:notions]
-    score_4 = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
-    for name, row_4 in (
-        ("soft", torch.softmax(score_4, dim=-1)),
-        ("top-k, k = 2", top_k(score_4, 2)),
-        ("threshold 0.25", threshold(score_4, 0.25)),
-        ("threshold 0.5", threshold(score_4, 0.5)),
-        ("unique hard", unique_hard(score_4)),
-        ("one draw", hard_attend(score_4.view(1, 1, 4), torch.zeros(1, 4, 1))[1][0, 0]),
+    for name, row in (
+        ("soft", weight_S.tolist()),
+        ("one draw", hard_attend(score_B1S[:1], v_BSV[:1])[1].flatten().tolist()),
+        ("top-k, k = 2", top_k(score_S, 2).tolist()),
+        ("threshold 0.25", threshold(score_S, 0.25).tolist()),
+        ("threshold 0.5", threshold(score_S, 0.5).tolist()),
+        ("unique hard", unique_hard(score_S).tolist()),
     ):
-        values = [f"{x:.2f}" for x in row_4.tolist()]
-        print(f"{name:15}", values, f"sum {row_4.sum().item():.2f}")
+        print(f"{name:15}", [f"{x:.2f}" for x in row], f"sum {sum(row):.2f}")
     # --8<-- [end:notions]
 
     # --8<-- [start:learning]
     methods = "REINFORCE", "REINFORCE, baseline", "straight-through", "soft"
     curves = {}
     for method in methods:
-        runs = [learn_to_look(method, seed) for seed in range(5)]
-        curves[method] = [sum(step) / 5 for step in zip(*runs, strict=True)]
-        at = {step: f"{curves[method][step]:.2f}" for step in (0, 50, 100, 199)}
+        runs = [learn_to_look(method, seed) for seed in range(3)]
+        curves[method] = [sum(step) / 3 for step in zip(*runs, strict=True)]
+        at = {step: f"{curves[method][step]:.2f}" for step in (0, 50, 100, 149)}
         print(f"{method:20} weight on the right place at step", at)
     # --8<-- [end:learning]
 
@@ -289,32 +289,3 @@ if __name__ == "__main__":
     plt.legend()
     plt.show()
     # --8<-- [end:learning-figure]
-
-    # --8<-- [start:own-baseline]
-    score_B2S = score_S.expand(B, 2, S).clone().requires_grad_()
-    out_B2V, _, log_chance_B2 = hard_attend(score_B2S, v_BSV)
-    loss_B2 = loss_of(out_B2V)
-    for name, base_B2 in (
-        ("mean of both draws", loss_B2.mean(1, keepdim=True).expand(B, 2)),
-        ("the other draw", loss_B2.flip(1)),
-    ):
-        pair_B = ((loss_B2 - base_B2) * log_chance_B2).mean(1)
-        (pair_B2S,) = torch.autograd.grad(pair_B.sum(), score_B2S, retain_graph=True)
-        along = (pair_B2S.sum(1).mean(0) @ exact_S).item() / norm
-        print(f"baseline = {name}: {along:.2f} of the exact gradient")
-    # --8<-- [end:own-baseline]
-
-    # --8<-- [start:no-detach]
-    (right_1SV,) = torch.autograd.grad(
-        expected_loss(leaf_11S, value_1SV, loss_of).sum(), value_1SV
-    )
-    out_B1V, _, log_chance_B1 = hard_attend(score_B1S, value_1SV.expand(B, S, V))
-    loss_B1 = loss_of(out_B1V)
-    for name, factor_B1 in (("detach", loss_B1.detach()), ("no detach", loss_B1)):
-        surrogate = (factor_B1 * log_chance_B1 + loss_B1).sum() / B
-        (mean_1SV,) = torch.autograd.grad(surrogate, value_1SV, retain_graph=True)
-        cosine = F.cosine_similarity(mean_1SV.flatten(), right_1SV.flatten(), dim=0)
-        print(
-            f"{name}: cosine with the exact gradient at the values {cosine.item():.3f}"
-        )
-    # --8<-- [end:no-detach]

@@ -167,6 +167,8 @@ if __name__ == "__main__":
             f"{texts:3} {patches:5} {cross:9,} {joint:11,} {joint / cross:7.1f}"
             f" {counted / 1e6:16.2f}"
         )
+    kilobytes = 2 * 4096 * 2 / 1024  # keys and values, 2 bytes a number
+    print(f"model size 4096, bfloat16: {kilobytes:.0f} KiB per patch and layer")
     # --8<-- [end:cost]
 
     # --8<-- [start:mha-nan]

@@ -8,27 +8,27 @@ from torch import Tensor
 
 
 # --8<-- [start:error-budget]
-def largest_error(result: Tensor, exact: Tensor) -> float:
+def largest_error(result_any: Tensor, exact_any: Tensor) -> float:
     """Return the largest absolute difference of two tensors of one shape.
 
-    `exact` is in float64. A NaN or a wrong shape gives infinity, so that it can
+    `exact_any` is in float64; both may have any shape. A NaN or a wrong shape gives infinity, so that it can
     never pass for a small error.
     """
-    if result.shape != exact.shape:
+    if result_any.shape != exact_any.shape:
         return float("inf")
-    error = (result.double() - exact.double()).abs().max().item()
+    error = (result_any.double() - exact_any.double()).abs().max().item()
     return error if error == error else float("inf")
 
 
-def error_budget(peer: Tensor, exact: Tensor, factor: float = 1.0) -> float:
-    """Return the error that is allowed to a result in the dtype of `peer`.
+def error_budget(peer_any: Tensor, exact_any: Tensor, factor: float = 1.0) -> float:
+    """Return the error that is allowed to a result in the dtype of `peer_any`.
 
-    `peer` is PyTorch's own answer in that dtype, `exact` the answer in float64. We
+    `peer_any` is PyTorch's own answer in that dtype, `exact_any` the answer in float64. We
     grant `factor` times the peer's error, plus four units in the last place of the
     largest value: without that floor a lucky peer would forbid any rounding at all.
     """
-    ulp = torch.finfo(peer.dtype).eps * exact.abs().max().item()
-    return factor * largest_error(peer, exact) + 4 * ulp
+    ulp = torch.finfo(peer_any.dtype).eps * exact_any.abs().max().item()
+    return factor * largest_error(peer_any, exact_any) + 4 * ulp
 
 
 # --8<-- [end:error-budget]

@@ -169,9 +169,9 @@ if __name__ == "__main__":
     out_BDXY = spatial_B1XY * channel_BD11 * x_BDXY
     fig, axes = plt.subplots(1, 3, figsize=(7, 2.6))
     planes = {
-        "input, mean channel": x_BDXY[0].mean(0),
+        "mean of input": x_BDXY[0].mean(0),
         "spatial gate": spatial_B1XY[0, 0],
-        "output, mean channel": out_BDXY[0].mean(0),
+        "mean of output": out_BDXY[0].mean(0),
     }
     for ax, title in zip(axes, planes, strict=True):
         drawn = ax.imshow(planes[title].cpu(), cmap="viridis")

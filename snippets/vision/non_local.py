@@ -119,19 +119,17 @@ if __name__ == "__main__":
         kind_XY[far_XY <= 4] = kind
     feature_4XY = 3.0 * nn.functional.one_hot(kind_XY, 4).movedim(2, 0)
     feature_4XY += 0.1 * torch.randn(4, 14, 14)
-    block = NonLocal(4, inner_size=4)
+    compare = NonLocal(4, inner_size=4)
     with torch.no_grad():  # theta and phi set by hand: compare the features themselves
-        for layer in (block.theta, block.phi):
+        for layer in (compare.theta, compare.phi):
             layer.weight.copy_(torch.eye(4)[:, :, None, None])
             layer.bias.zero_()
-        weight_XY = block.weight(feature_4XY[None])[0, 3 * 14 + 3].unflatten(
-            0, (14, 14)
-        )
+        weight_P = compare.weight(feature_4XY[None])[0, 3 * 14 + 3]
+    weight_XY = weight_P.unflatten(0, (14, 14))
     for kind in range(4):
         print(f"weight on kind {kind}: {weight_XY[kind_XY == kind].sum():.4f}")
-    print(
-        f"own disc {weight_XY[:7, :7].sum():.2f}, other {weight_XY[7:, 7:].sum():.2f}"
-    )
+    near, far = weight_XY[:7, :7].sum(), weight_XY[7:, 7:].sum()
+    print(f"upper left disc {near:.2f}, lower right disc {far:.2f}")
     # --8<-- [end:two-discs]
 
     # --8<-- [start:picture]

@@ -113,7 +113,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:train]
     block = SqueezeExcitation(8, reduction=1)
-    print(f"error after training {train(block):.4f}")
+    print(f"error after training {train(block):.0e}")
     x_BDXY, wanted_BDXY, kind_B = make_maps(512)
     gate_BD = block.gate(x_BDXY).detach()
     mean_2D = torch.stack([gate_BD[kind_B == kind].mean(0) for kind in (0, 1)])

@@ -18,6 +18,7 @@ from snippets.applications.sequence_labelling import (
     Tagger,
     UniformAttention,
     accuracy,
+    compare,
     find_corpus,
     make_batches,
     most_frequent_tags,
@@ -168,10 +169,10 @@ def test_missing_package_says_what_to_install(monkeypatch, absent):
 
 
 def test_sentences_are_distinct_and_within_length(sentences):
-    """No text twice, 5 to 32 characters, an end mark nowhere but at the end."""
+    """No text twice, 5 to 24 characters, an end mark nowhere but at the end."""
     texts = ["".join(words) for words in sentences]
-    assert len(texts) == len(set(texts)) == 18777
-    assert {len(text) for text in texts} == set(range(5, 33))
+    assert len(texts) == len(set(texts)) == 12672
+    assert {len(text) for text in texts} == set(range(5, 25))
     assert not any(mark in text[:-1] for text in texts for mark in "。！？")
     assert all(all(words) for words in sentences)
 
@@ -192,9 +193,9 @@ def test_reading_cuts_at_ends_and_keeps_the_first(tmp_path, monkeypatch):
 
 def test_split_does_not_leak(sentences):
     """No test sentence is in the training part, nor any training line in the test."""
-    seen = {"".join(words) for words in sentences[:12000]}
+    seen = {"".join(words) for words in sentences[:10000]}
     unseen = {"".join(words) for words in sentences[-1500:]}
-    assert len(seen) == 12000
+    assert len(seen) == 10000
     assert len(unseen) == 1500
     assert not seen & unseen
 
@@ -418,3 +419,23 @@ def test_random_order_of_a_batch_does_not_matter(sentences):
     random.Random(1).shuffle(order)
     straight, shuffled = tagger(char_BT)[0], tagger(char_BT[order])[0]
     assert largest_error(shuffled, straight[order]) <= error_budget(straight, straight)
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_compare_is_a_fair_race(sentences, both_ways, capsys, monkeypatch):
+    """Three rows, close in parameters, equal in steps; the gain is their difference."""
+    batches, _ = small(sentences)
+    steps = []
+    monkeypatch.setattr(
+        page, "train", lambda *given, **named: steps.append(len(train(*given, **named)))
+    )
+    gain, tagger = compare(both_ways, 3000, batches, batches)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["none", "mean", "attention"]
+    assert steps == [2 * len(batches)] * 9
+    counts = [int(row[1].replace(",", "")) for row in rows]
+    assert max(counts) < 1.01 * min(counts)
+    seeds = [[float(score) for score in row[5:8]] for row in rows]
+    assert sum(seeds[2]) / 3 - sum(seeds[0]) / 3 == pytest.approx(gain, abs=0.01)
+    assert seeds[2][-1] == pytest.approx(100 * accuracy(tagger, batches), abs=0.01)
+    assert isinstance(tagger.mixer, AdditiveAttention)

@@ -16,17 +16,15 @@ from tests.running import run_main
 
 # --8<-- [start:equals-loops]
 def loops(module, q_BTD, k_BSK, v_BSV, mask_BTS):
-    """Return the output from the definition: one pair, one number at a time."""
+    """Return the output from the definition, one pair after the other."""
     W_RD, U_RK, b_R = module.query.weight, module.key.weight, module.key.bias
-    v_R = module.energy.weight[0]
     out_BTV = v_BSV.new_zeros(*mask_BTS.shape[:2], v_BSV.shape[-1])
-    for b, t, _ in mask_BTS.any(-1, keepdim=True).nonzero().tolist():
-        seen = mask_BTS[b, t].nonzero().flatten().tolist()
+    for b, t in mask_BTS.any(-1).nonzero().tolist():
         grade = {}
-        for s in seen:
+        for s in mask_BTS[b, t].nonzero().flatten().tolist():
             hidden_R = torch.tanh(W_RD @ q_BTD[b, t] + U_RK @ k_BSK[b, s] + b_R)
-            grade[s] = math.exp((v_R @ hidden_R).item())
-        for s in seen:
+            grade[s] = math.exp((module.energy.weight[0] @ hidden_R).item())
+        for s in grade:
             out_BTV[b, t] += grade[s] / sum(grade.values()) * v_BSV[b, s]
     return out_BTV
 
@@ -35,9 +33,8 @@ def test_equals_loops():
     """Equals an explicit double loop, in float32 and in float64."""
     for dtype in (torch.float32, torch.float64):
         module = AdditiveAttention(3, 5, 8).to(dtype)
-        tensors = [
-            torch.randn(2, n, size, dtype=dtype) for n, size in ((4, 3), (6, 5), (6, 7))
-        ]
+        shapes = (2, 4, 3), (2, 6, 5), (2, 6, 7)
+        tensors = [torch.randn(shape, dtype=dtype) for shape in shapes]
         mask_BTS = torch.rand(2, 4, 6) < 0.6
         result_BTV, _ = module(*tensors, mask_BTS)
         peer_BTV = loops(module, *tensors, mask_BTS)
@@ -54,15 +51,14 @@ def test_equals_loops():
 # --8<-- [start:equals-concat]
 def test_equals_concat():
     """W q + U k is [W | U] applied to the concatenation [q; k]."""
-    B, T, S = 2, 4, 6
     module = AdditiveAttention(3, 5, 8).double()
-    q_BTD, k_BSK = torch.randn(B, T, 3).double(), torch.randn(B, S, 5).double()
+    q_BTD, k_BSK = torch.randn(2, 4, 3).double(), torch.randn(2, 6, 5).double()
     both_R8 = torch.cat((module.query.weight, module.key.weight), dim=1)
-    q_BTSD = q_BTD.unsqueeze(2).expand(-1, -1, S, -1)
-    k_BTSK = k_BSK.unsqueeze(1).expand(-1, T, -1, -1)
-    pair_BTS8 = torch.cat((q_BTSD, k_BTSK), dim=-1)
+    q_BTS3 = q_BTD.unsqueeze(2).expand(2, 4, 6, 3)
+    k_BTS5 = k_BSK.unsqueeze(1).expand(2, 4, 6, 5)
+    pair_BTS8 = torch.cat((q_BTS3, k_BTS5), dim=-1)
     hidden_BTSR = torch.tanh(pair_BTS8 @ both_R8.T + module.key.bias)
-    concat_BTS = (hidden_BTSR @ module.energy.weight.T).squeeze(-1)
+    concat_BTS = module.energy(hidden_BTSR).squeeze(-1)
     error = largest_error(module.score(q_BTD, k_BSK), concat_BTS)
     allowed = error_budget(concat_BTS, concat_BTS)
     print(f"largest difference {error:.1e}, allowed {allowed:.1e}")
@@ -74,39 +70,36 @@ def test_equals_concat():
 
 # --8<-- [start:padding]
 def test_nothing_leaks_from_padding():
-    """Padding full of NaN and Inf gives the unpadded output and finite gradients."""
+    """Padding full of NaN or Inf: the unpadded output, and finite gradients."""
     module = AdditiveAttention(3, 5, 8).double()
     q_BTD, k_BSK = torch.randn(2, 4, 3).double(), torch.randn(2, 6, 5).double()
-    v_BSV = torch.randn(2, 6, 7).double()
+    v_BSV, mask_BTS = torch.randn(2, 6, 7).double(), torch.ones(2, 4, 6).bool()
+    mask_BTS[..., 4:] = False
     short_BTV, _ = module(q_BTD, k_BSK[:, :4], v_BSV[:, :4])
-    for poison in (math.nan, math.inf, -math.inf):
-        k_BSK[:, 4:], v_BSV[:, 4:] = poison, poison
-        mask_BTS = (torch.arange(6) < 4).expand(2, 4, 6)
+    for poison in (math.nan, math.inf):
+        k_BSK[:, 4:] = v_BSV[:, 4:] = poison
         out_BTV, weight_BTS = module(q_BTD, k_BSK, v_BSV, mask_BTS)
         assert largest_error(out_BTV, short_BTV) <= error_budget(short_BTV, short_BTV)
         assert (weight_BTS[..., 4:] == 0).all()
-        module.zero_grad()
         out_BTV.sum().backward()
-        assert all(p.grad.isfinite().all() for p in module.parameters())
-    print("padding of NaN, Inf, -Inf: same output, finite gradients")
+        assert all(x.grad.isfinite().all() for x in module.parameters())
+    print("same output, finite gradients")
 
 
-def test_fully_masked_row_is_zero():
+def test_blind_query_gets_zeros():
     """A query that may see nothing gets weights and output of zero, never NaN."""
-    module = AdditiveAttention(3, 5, 8)
-    mask_BTS = torch.ones(2, 4, 6, dtype=torch.bool)
+    mask_BTS = torch.ones(2, 4, 6).bool()
     mask_BTS[1, 2] = False
     tensors = torch.randn(2, 4, 3), torch.randn(2, 6, 5), torch.randn(2, 6, 7)
-    out_BTV, weight_BTS = module(*tensors, mask_BTS)
+    out_BTV, weight_BTS = AdditiveAttention(3, 5, 8)(*tensors, mask_BTS)
     assert (out_BTV[1, 2] == 0).all()
     assert (weight_BTS[1, 2] == 0).all()
-    print("sums of weights:", weight_BTS[1].sum(-1).tolist())
+    print("sums of weights:", [f"{x:.6f}" for x in weight_BTS[1].sum(-1).tolist()])
 
 
 # --8<-- [end:padding]
 
 
-# --8<-- [start:gradients]
 def test_gradients_agree_with_finite_differences():
     """Autograd and finite differences agree, for inputs and parameters alike."""
     module = AdditiveAttention(3, 5, 4).double()
@@ -121,10 +114,6 @@ def test_gradients_agree_with_finite_differences():
         return torch.func.functional_call(module, parameters, arguments)
 
     assert torch.autograd.gradcheck(run, (*inputs, *module.parameters()))
-    print("gradcheck: inputs and", ", ".join(names))
-
-
-# --8<-- [end:gradients]
 
 
 sizes = st.integers(1, 5)
@@ -238,11 +227,11 @@ GOOD = {"query": (2, 4, 3), "key": (2, 6, 5), "value": (2, 6, 7), "mask": (2, 4,
 @pytest.mark.parametrize(
     ("argument", "shape", "words"),
     [
-        ("query", (2, 4, 5), "query has size 5, expected 3"),
-        ("key", (2, 6, 3), "key has size 3, expected 5"),
+        ("query", (2, 4, 5), "query has shape (2, 4, 5), expected (2, 4, 3)"),
+        ("key", (2, 6, 3), "key has shape (2, 6, 3), expected (2, 6, 5)"),
         ("query", (4, 3), "query has shape (4, 3), expected 3 axes"),
-        ("value", (2, 5, 7), "value (2, 5)"),
-        ("key", (1, 6, 5), "key (1, 6)"),
+        ("value", (2, 5, 7), "value has shape (2, 5, 7), expected (2, 6, 7)"),
+        ("key", (1, 6, 5), "key has shape (1, 6, 5), expected (2, 6, 5)"),
         ("mask", (2, 1, 6), "mask has shape (2, 1, 6), expected (2, 4, 6)"),
     ],
 )
@@ -269,8 +258,7 @@ def test_page_numbers():
     for line in (
         "parameters: 33024 against 32768",
         "T = S = 128:  32.25 MiB against 0.75 MiB",
-        "8 tokens, largest weight at [7, 6, 5, 4, 3, 2, 1, 0]",
-        "5 tokens, largest weight at [4, 3, 2, 1, 0]",
+        "largest weight at [7, 6, 5, 4, 3, 2, 1, 0]",
         "dim=1: ['1.00', '1.00', '1.00', '1.00', '1.00']",
         "mask: weight on padding ['0.00', '0.00', '0.00']",
         "repeat:            state [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]",
@@ -279,4 +267,4 @@ def test_page_numbers():
         assert line in result.output
     careless_BTS = result.names["careless_BTS"]
     assert (careless_BTS[1, :, 3:].sum(-1) > 0.3).all()
-    assert result.names["right_8"].min() > 0.95
+    assert result.names["align_88"].amax(-1).min() > 0.95

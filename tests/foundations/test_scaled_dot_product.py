@@ -52,8 +52,9 @@ def test_equals_loops():
 def test_equals_sdpa():
     """Equal to PyTorch's own attention in three dtypes, with more keys than queries."""
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        q, k = torch.randn(2, 4, 33, 64).to(dtype), torch.randn(2, 4, 57, 64).to(dtype)
-        v, mask = torch.randn(2, 4, 57, 16).to(dtype), torch.rand(2, 4, 33, 57) < 0.7
+        sizes = ((33, 64), (57, 64), (57, 16))
+        q, k, v = (torch.randn(2, 4, *size).to(dtype) for size in sizes)
+        mask = torch.rand(2, 4, 33, 57) < 0.7
         mask[0, 0, 0] = False  # this query sees nothing
         peer = F.scaled_dot_product_attention(q, k, v, mask)
         exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask)
@@ -272,6 +273,15 @@ def test_nan_scores_behind_the_mask_stay_there():
     assert masked_softmax(score, mask).equal(clean)
 
 
+def test_a_hidden_key_loses_even_to_a_terrible_one():
+    """However low the visible scores, hidden ones get nothing: the fill is -∞."""
+    score = torch.tensor([-1e5, -1e5, 0.0]).expand(1, 1, 1, 3)
+    mask = torch.tensor([True, True, False]).expand(1, 1, 1, 3)
+    assert masked_softmax(score, mask)[0, 0, 0].tolist() == [0.5, 0.5, 0.0]
+    lowest = torch.finfo(torch.float32).min
+    assert masked_softmax(score + lowest, mask)[0, 0, 0].tolist() == [0.5, 0.5, 0.0]
+
+
 def test_weigh_keeps_out_what_has_no_weight():
     """Exact zeros keep out NaN, per query; gradients stay finite."""
     weight = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.0, 1.0]]).expand(1, 1, 2, 3)
@@ -300,38 +310,14 @@ BAD = {
         v,
         m,
     ),
-    "key has dtype torch.float32, query has dtype torch.float64": lambda q, k, v, m: (
-        q,
-        k.float(),
-        v,
-        m,
-    ),
-    "value has dtype torch.int64, query has dtype": lambda q, k, v, m: (
-        q,
-        k,
-        v.long(),
-        m,
-    ),
-    "query has dtype torch.int64, expected a floating one": lambda q, k, v, m: (
-        q.long(),
-        k.long(),
-        v.long(),
-        m,
-    ),
-    "key has batch and heads (1, 2), query has batch and heads (2, 2)": (
+    "key has batch and heads (1, 2), query has batch and heads (2, 2): they must agree": (
         lambda q, k, v, m: (q, k[:1], v, m)
     ),
-    "value has batch and heads (2, 1), query has batch": lambda q, k, v, m: (
-        q,
-        k,
-        v[:, :1],
-        m,
+    "value has batch and heads (2, 1), query has batch and heads (2, 2)": (
+        lambda q, k, v, m: (q, k, v[:, :1], m)
     ),
-    "key has size 3, query has size 4: they must agree": lambda q, k, v, m: (
-        q,
-        k[..., :3],
-        v,
-        m,
+    "key has size 3, query has size 4: they must agree": (
+        lambda q, k, v, m: (q, k[..., :3], v, m)
     ),
     "value has positions 6, key has positions 7": lambda q, k, v, m: (
         q,
@@ -339,17 +325,17 @@ BAD = {
         v[:, :, :6],
         m,
     ),
-    "mask has dtype torch.float64, expected torch.bool": lambda q, k, v, m: (
-        q,
-        k,
-        v,
-        m.double(),
+    "mask has torch.float64, expected torch.bool": (
+        lambda q, k, v, m: (q, k, v, m.double())
     ),
     "mask has shape (5, 7), expected (2, 2, 5, 7)": lambda q, k, v, m: (
         q,
         k,
         v,
         m[0, 0],
+    ),
+    "mask has shape (2, 1, 5, 7), expected (2, 2, 5, 7)": (
+        lambda q, k, v, m: (q, k, v, m[:, :1])
     ),
 }
 

@@ -89,19 +89,35 @@ $$
 """
 WORDS = {
     "zh": {
-        "title": "平均", "description": "求平均。", "problem": "问题", "text": "说明。",
-        "formula": "公式", "code": "代码", "proof": "证明", "cost": "代价",
-        "pitfalls": "易错点", "translation": "",
+        "title": "平均",
+        "description": "求平均。",
+        "problem": "问题",
+        "text": "说明。",
+        "formula": "公式",
+        "code": "代码",
+        "proof": "证明",
+        "cost": "代价",
+        "pitfalls": "易错点",
+        "translation": "",
     },
     "en": {
-        "title": "Mean", "description": "Takes the mean.", "problem": "Problem",
-        "text": "Words.", "formula": "Formula", "code": "Code", "proof": "Proof",
-        "cost": "Cost", "pitfalls": "Pitfalls",
+        "title": "Mean",
+        "description": "Takes the mean.",
+        "problem": "Problem",
+        "text": "Words.",
+        "formula": "Formula",
+        "code": "Code",
+        "proof": "Proof",
+        "cost": "Cost",
+        "pitfalls": "Pitfalls",
         "translation": "translation: {of: zh, at: stamp-me}\n",
     },
 }
-INDEXES = {"": ("home", "implementations"), "implementations/": ("implementations", "room"),
-           "implementations/room/": ("implementations-room", "mean")}
+INDEXES = {
+    "": ("home", "implementations"),
+    "implementations/": ("implementations", "room"),
+    "implementations/room/": ("implementations-room", "mean"),
+}
 KEY = "implementations/room/mean"
 
 
@@ -136,16 +152,23 @@ class Fixture:
 def write_guide(root: Path) -> Fixture:
     """Write a guide with one page that has no problem."""
     fixture = Fixture(Guide(root))
-    for path, text in {"snippets/room/mean.py": SNIPPET, "tests/room/test_mean.py": TEST,
-                       "docs/tags.yml": "basics: {zh: 基础, en: Basics}\n"}.items():
+    for path, text in {
+        "snippets/room/mean.py": SNIPPET,
+        "tests/room/test_mean.py": TEST,
+        "docs/tags.yml": "basics: {zh: 基础, en: Basics}\n",
+    }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, "utf-8")
     (root / "docs/glossary.yml").write_text(
         "- {id: mask, zh: 掩码, en: mask, note_zh: 布尔。, note_en: Boolean., "
-        "avoid_zh: [遮罩], avoid_en: [masque]}\n", "utf-8")
+        "avoid_zh: [遮罩], avoid_en: [masque]}\n",
+        "utf-8",
+    )
     (root / "docs/sources.yml").write_text(
         "vaswani2017:\n  cite: Vaswani et al. 2017\n  title: Attention Is All You Need\n"
-        "  authors: Ashish Vaswani and others\n  year: 2017\n  arxiv: '1706.03762'\n", "utf-8")
+        "  authors: Ashish Vaswani and others\n  year: 2017\n  arxiv: '1706.03762'\n",
+        "utf-8",
+    )
     for language, words in WORDS.items():
         for folder, (identity, child) in INDEXES.items():
             path = fixture.path(language, f"{folder}index")
@@ -153,7 +176,9 @@ def write_guide(root: Path) -> Fixture:
             path.write_text(
                 f"---\nid: {identity}\ntitle: {identity} {language}\ndescription: "
                 f"{identity} {language}\norder: [{child}]\n{words['translation']}---\n\n"
-                "words\n", "utf-8")
+                "words\n",
+                "utf-8",
+            )
         fixture.path(language).write_text(PAGE.format(**words), "utf-8")
     stamp_keys(fixture.guide, [])
     return fixture

@@ -13,19 +13,38 @@ def test_a_guide_without_fault_has_no_problem(fixture):
 
 # What is replaced in both languages, by what, and words that the problem must hold.
 IN_BOTH = {
-    "missing include file": ("snippets/room/mean.py:mean", "snippets/room/men.py:mean",
-                             "'snippets/room/men.py' does not exist"),
+    "missing include file": (
+        "snippets/room/mean.py:mean",
+        "snippets/room/men.py:mean",
+        "'snippets/room/men.py' does not exist",
+    ),
     "missing section": ("mean.py:mean", "mean.py:median", "no section 'median'"),
-    "pasted Python": ('--8<-- "snippets/room/mean.py:demo"', "print(1)", "pasted Python"),
-    "unclosed fence": ('test_mean.py:is-mean"\n```', 'test_mean.py:is-mean"\n', "never closed"),
-    "unknown key": ("tags: [basics]", "tags: [basics]\nlevle: core", "unknown front-matter key `levle`"),
+    "pasted Python": (
+        '--8<-- "snippets/room/mean.py:demo"',
+        "print(1)",
+        "pasted Python",
+    ),
+    "unclosed fence": (
+        'test_mean.py:is-mean"\n```',
+        'test_mean.py:is-mean"\n',
+        "never closed",
+    ),
+    "unknown key": (
+        "tags: [basics]",
+        "tags: [basics]\nlevle: core",
+        "unknown front-matter key `levle`",
+    ),
     "missing key": ("tags: [basics]\n", "", "lacks `tags`"),
     "mistyped key": ("tags: [basics]", "tags: basics", "`tags` is a str"),
     "front matter is no YAML": ("tags: [basics]", "tags: [basics", "not YAML"),
     "unknown tag": ("tags: [basics]", "tags: [basic]", "unknown tag 'basic'"),
     "unknown source": ("vaswani2017", "vaswani2071", "unknown source 'vaswani2071'"),
     "source not cited": (" [@vaswani2017, §3]", "", "listed, not cited"),
-    "source not listed": ("[@vaswani2017, §3]", "[@vaswani2017] [@other]", "'other' is cited, not listed"),
+    "source not listed": (
+        "[@vaswani2017, §3]",
+        "[@vaswani2017] [@other]",
+        "'other' is cited, not listed",
+    ),
     "id is not the stem": ("id: mean", "id: average", "not the file's name"),
     "heading without id": (" { #cost }", "", "has no id"),
     "heading id twice": ("{ #cost }", "{ #code }", "is taken"),
@@ -35,11 +54,23 @@ IN_BOTH = {
     "broken image": ("](#formula)", "](picture.png)", "'picture.png' does not exist"),
     "absolute link": ("](#formula)", "](/questions/)", "is absolute"),
     "formula cannot be rendered": ("\\bar{", "\\unknowncommand{", "cannot be rendered"),
-    "unknown cell tag": ("```python\n--8<-- \"snippets/room/mean.py:demo", "```python tags=[\"skip\"]\n--8<-- \"snippets/room/mean.py:demo", "unknown cell tag 'skip'"),
-    "exception without name": ("```python\n--8<-- \"snippets/room/mean.py:demo", "```python tags=[\"raises-exception\"]\n--8<-- \"snippets/room/mean.py:demo", "says how"),
+    "unknown cell tag": (
+        '```python\n--8<-- "snippets/room/mean.py:demo',
+        '```python tags=["skip"]\n--8<-- "snippets/room/mean.py:demo',
+        "unknown cell tag 'skip'",
+    ),
+    "exception without name": (
+        '```python\n--8<-- "snippets/room/mean.py:demo',
+        '```python tags=["raises-exception"]\n--8<-- "snippets/room/mean.py:demo',
+        "says how",
+    ),
     "empty cell": ('--8<-- "snippets/room/mean.py:demo"\n', "", "is empty"),
     "first-level heading": ("## ", "# ", "first-level heading"),
-    "unused section": ('```python\n--8<-- "snippets/room/mean.py:demo"\n```\n', "", "section `demo` is shown by no page"),
+    "unused section": (
+        '```python\n--8<-- "snippets/room/mean.py:demo"\n```\n',
+        "",
+        "section `demo` is shown by no page",
+    ),
 }
 
 
@@ -82,21 +113,29 @@ def test_the_line_of_a_fault_is_the_line_in_the_file(fixture):
 
 def test_page_in_one_language_only(fixture):
     fixture.path("en").unlink()
-    told(check_all(fixture.guide), "exists in zh only", "docs/en/implementations/room/mean.md")
+    told(
+        check_all(fixture.guide),
+        "exists in zh only",
+        "docs/en/implementations/room/mean.md",
+    )
 
 
 def test_two_pages_with_one_id(fixture):
     for language in ("zh", "en"):
         other = fixture.guide.docs / language / "implementations/mean.md"
         other.write_text(fixture.path(language).read_text("utf-8"), "utf-8")
-        fixture.edit(fixture.path(language, "implementations/index"), "[room]", "[room, mean]")
+        fixture.edit(
+            fixture.path(language, "implementations/index"), "[room]", "[room, mean]"
+        )
     stamp_keys(fixture.guide, ["implementations/mean", "implementations/index"])
     told(check_all(fixture.guide), "id 'mean' is taken")
 
 
 def test_page_that_no_order_names(fixture):
     for language in ("zh", "en"):
-        fixture.edit(fixture.path(language, "implementations/room/index"), "[mean]", "[median]")
+        fixture.edit(
+            fixture.path(language, "implementations/room/index"), "[mean]", "[median]"
+        )
     problems = check_all(fixture.guide)
     told(problems, "order does not name 'mean'")
     told(problems, "order names 'median'")
@@ -104,7 +143,9 @@ def test_page_that_no_order_names(fixture):
 
 def test_original_changed_and_translation_not(fixture):
     fixture.edit(fixture.path("zh"), "说明。", "新的说明。")
-    problem = told(check_all(fixture.guide), "behind its original", "make stamp P=" + KEY)
+    problem = told(
+        check_all(fixture.guide), "behind its original", "make stamp P=" + KEY
+    )
     assert problem.path == fixture.path("en")
     stamp_keys(fixture.guide, [KEY])
     assert check_all(fixture.guide) == []
@@ -135,17 +176,27 @@ def test_section_that_never_ends(fixture):
     told(check_all(fixture.guide), "section `mean` never ends")
 
 
+def test_section_that_is_not_python(fixture):
+    fixture.edit(fixture.snippet, "return x_TD.mean(0)", "return x_TD.mean(0")
+    problem = told(check_all(fixture.guide), "section `mean` is not Python")
+    assert problem.path == fixture.snippet
+    assert "return" in fixture.snippet.read_text("utf-8").splitlines()[problem.line - 1]
+
+
 def test_section_that_starts_twice(fixture):
     fixture.edit(fixture.snippet, "[start:demo]", "[start:mean]")
     told(check_all(fixture.guide), "section `mean` starts twice")
 
 
-@pytest.mark.parametrize(("name", "old", "new", "words"), [
-    ("glossary.yml", "zh: 掩码, ", "", "lacks zh"),
-    ("sources.yml", "  year: 2017\n", "", "lacks year"),
-    ("sources.yml", "  arxiv: '1706.03762'\n", "", "has no link"),
-    ("glossary.yml", "{id", "[{id", "cannot be read as YAML"),
-])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("glossary.yml", "zh: 掩码, ", "", "lacks zh"),
+        ("sources.yml", "  year: 2017\n", "", "lacks year"),
+        ("sources.yml", "  arxiv: '1706.03762'\n", "", "has no link"),
+        ("glossary.yml", "{id", "[{id", "cannot be read as YAML"),
+    ],
+)
 def test_fault_in_a_data_file(fixture, name, old, new, words):
     fixture.edit(fixture.guide.docs / name, old, new)
     told(check_all(fixture.guide), words)
@@ -153,6 +204,8 @@ def test_fault_in_a_data_file(fixture, name, old, new, words):
 
 def test_unused_source(fixture):
     with (fixture.guide.docs / "sources.yml").open("a", encoding="utf-8") as file:
-        file.write("other2020:\n  cite: Other 2020\n  title: T\n  authors: A\n"
-                   "  year: 2020\n  url: https://example.org\n")
+        file.write(
+            "other2020:\n  cite: Other 2020\n  title: T\n  authors: A\n"
+            "  year: 2020\n  url: https://example.org\n"
+        )
     told(check_all(fixture.guide), "'other2020' is cited by no page")

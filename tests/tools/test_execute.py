@@ -39,7 +39,10 @@ def test_a_cell_that_raises(fixture):
     fixture.edit(fixture.snippet, DEMO, 'raise KeyError("lost")')
     (problem,) = Runner(fixture.guide).run()
     assert "KeyError: 'lost'" in problem.what
-    assert problem.line == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    assert (
+        problem.line
+        == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    )
     assert not Runner(fixture.guide).path(KEY).exists()
 
 
@@ -50,7 +53,10 @@ def test_a_cell_past_its_time_limit(fixture):
     page.meta["time_limit"] = 3
     (problem,) = runner.run([page])
     assert "longer than 3 s" in problem.what
-    assert problem.line == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    assert (
+        problem.line
+        == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    )
 
 
 def test_a_kernel_that_dies(fixture):
@@ -58,7 +64,10 @@ def test_a_kernel_that_dies(fixture):
     (problem,) = Runner(fixture.guide).run()
     assert "kernel" in problem.what
     assert "died" in problem.what
-    assert problem.line == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    assert (
+        problem.line
+        == line_of(fixture.path("zh"), '--8<-- "snippets/room/mean.py:demo"') - 1
+    )
 
 
 def test_an_expected_exception_that_comes(fixture):
@@ -79,8 +88,11 @@ def test_another_exception_than_expected(fixture):
 
 
 def test_a_figure_without_alt_text(fixture):
-    fixture.edit(fixture.snippet, DEMO,
-                 "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()")
+    fixture.edit(
+        fixture.snippet,
+        DEMO,
+        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()",
+    )
     told(Runner(fixture.guide).run(), "draws 1 figures and has 0 alt texts")
 
 
@@ -101,7 +113,9 @@ def test_a_broken_cache_file_is_made_again(fixture):
     assert [page.key for page in Runner(fixture.guide).stale()] == [KEY]
 
 
-@pytest.mark.skipif(__import__("torch").cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(
+    __import__("torch").cuda.is_available(), reason="there is a CUDA device"
+)
 def test_a_device_that_is_not_there_is_one_sentence(fixture):
     from docs._tools.problems import Stop
 

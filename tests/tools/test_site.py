@@ -20,12 +20,17 @@ CELL = '```python\n--8<-- "snippets/room/mean.py:demo"'
 
 def soup(fixture, language="zh", key=KEY):
     folder = fixture.guide.site if language == "zh" else fixture.guide.site / language
-    return BeautifulSoup((folder / key / "index.html").read_text("utf-8"), "html.parser")
+    return BeautifulSoup(
+        (folder / key / "index.html").read_text("utf-8"), "html.parser"
+    )
 
 
 def test_outputs_of_every_kind_reach_both_languages(site_fixture):
     fixture = site_fixture
-    fixture.edit(fixture.snippet, "    " + DEMO, '''\
+    fixture.edit(
+        fixture.snippet,
+        "    " + DEMO,
+        """\
     import warnings
     from IPython.display import HTML
     print("printed"); warnings.warn("be warned")
@@ -41,11 +46,19 @@ def test_outputs_of_every_kind_reach_both_languages(site_fixture):
     raise ValueError("a short error")
     # --8<-- [end:wrong]
     # --8<-- [start:last]
-    torch.ones(2)''')
-    fixture.edit(fixture.snippet, "    torch.ones(2)\n    # --8<-- [end:demo]",
-                 "    torch.ones(2)\n    # --8<-- [end:last]")
+    torch.ones(2)""",
+    )
+    fixture.edit(
+        fixture.snippet,
+        "    torch.ones(2)\n    # --8<-- [end:demo]",
+        "    torch.ones(2)\n    # --8<-- [end:last]",
+    )
     for language, alt in (("zh", "一条线"), ("en", "a line")):
-        fixture.edit(fixture.path(language), CELL + "\n```", CELL + f'''
+        fixture.edit(
+            fixture.path(language),
+            CELL + "\n```",
+            CELL
+            + f'''
 ```
 
 ```python alt="{alt}"
@@ -58,7 +71,8 @@ def test_outputs_of_every_kind_reach_both_languages(site_fixture):
 
 ```python tags=["folded"]
 --8<-- "snippets/room/mean.py:last"
-```''')
+```''',
+        )
     from docs._tools.parity import stamp_keys
 
     stamp_keys(fixture.guide, [KEY])
@@ -67,9 +81,17 @@ def test_outputs_of_every_kind_reach_both_languages(site_fixture):
         page = soup(fixture, language)
         outputs = [x.get_text().strip() for x in page.select(".output")]
         text = "\n".join(outputs)
-        for expected in ("printed", "be warned", "a table", "after the table",
-                         "ValueError: a short error", "tensor([1., 1.])"):
-            assert expected in text, f"{expected!r} is not on the {language} page: {outputs}"
+        for expected in (
+            "printed",
+            "be warned",
+            "a table",
+            "after the table",
+            "ValueError: a short error",
+            "tensor([1., 1.])",
+        ):
+            assert expected in text, (
+                f"{expected!r} is not on the {language} page: {outputs}"
+            )
         assert "Traceback" not in text
         assert page.select(".output.error")
         images = page.select("p.figure img")
@@ -89,12 +111,17 @@ def test_outputs_of_every_kind_reach_both_languages(site_fixture):
 
 def test_figures_come_in_a_light_and_a_dark_version(site_fixture):
     fixture = site_fixture
-    fixture.edit(fixture.snippet, DEMO,
-                 "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()")
+    fixture.edit(
+        fixture.snippet,
+        DEMO,
+        "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()",
+    )
     fixture.edit_both(CELL, CELL.replace("python", 'python alt="a line"'))
     site.build(fixture.guide)
-    light, dark = ((fixture.guide.site / KEY / f"figure-1-{scheme}.svg").read_text("utf-8")
-                   for scheme in ("light", "dark"))
+    light, dark = (
+        (fixture.guide.site / KEY / f"figure-1-{scheme}.svg").read_text("utf-8")
+        for scheme in ("light", "dark")
+    )
     assert "#000000" in light
     assert "#000000" not in dark
     assert light != dark
@@ -123,8 +150,12 @@ def test_links_of_a_download_lead_to_the_web(site_fixture):
     fixture = site_fixture
     fixture.edit_both("](#formula)", "](../index.md)")
     page = load(fixture.guide)[KEY]["en"]
-    book = to_download(page, Runner(fixture.guide).library, fixture.guide, "https://x.org/")
-    assert "](https://x.org/en/implementations/)" in "\n".join(c.source for c in book.cells)
+    book = to_download(
+        page, Runner(fixture.guide).library, fixture.guide, "https://x.org/"
+    )
+    assert "](https://x.org/en/implementations/)" in "\n".join(
+        c.source for c in book.cells
+    )
 
 
 @pytest.mark.parametrize("fault", ["source", "cell", "template"])
@@ -137,7 +168,11 @@ def test_a_fault_leaves_the_last_good_site(site_fixture, fault, monkeypatch):
     elif fault == "cell":
         fixture.edit(fixture.snippet, DEMO, "1 / 0")
     else:
-        fixture.edit(fixture.guide.root / "mkdocs.en.yml", "docs_dir: docs/en", "docs_dir: docs/xx")
+        fixture.edit(
+            fixture.guide.root / "mkdocs.en.yml",
+            "docs_dir: docs/en",
+            "docs_dir: docs/xx",
+        )
     with pytest.raises(Stop):
         site.build(fixture.guide)
     after = {p: p.read_bytes() for p in fixture.guide.site.rglob("*") if p.is_file()}
@@ -163,8 +198,19 @@ def test_a_page_that_has_not_run_says_so(site_fixture):
 def test_the_page_names_where_it_ran(site_fixture, tmp_path):
     fixture = site_fixture
     record = tmp_path / "gpu.json"
-    record.write_text(json.dumps({KEY: {"device": "NVIDIA X1", "torch": "2.13.0",
-                                        "python": "3.11", "commit": "abc1234", "seconds": 1}}))
+    record.write_text(
+        json.dumps(
+            {
+                KEY: {
+                    "device": "NVIDIA X1",
+                    "torch": "2.13.0",
+                    "python": "3.11",
+                    "commit": "abc1234",
+                    "seconds": 1,
+                }
+            }
+        )
+    )
     site.build(fixture.guide, gpu_record=str(record))
     text = soup(fixture, "en").get_text()
     assert "CPU" in text

@@ -44,18 +44,14 @@ def by_hand(block, x_BDXY):
 
 
 def by_pooling(block, x_BDXY):
-    """The same block from PyTorch's pooling layers and 1×1 convolutions."""
-    f, x, logit = nn.functional, x_BDXY, 0
-    for pooled in (f.adaptive_avg_pool2d(x, 1), f.adaptive_max_pool2d(x, 1)):
-        hidden = f.conv2d(
-            pooled, block.channel.shared[0].weight[..., None, None]
-        ).relu()
-        logit = logit + f.conv2d(
-            hidden, block.channel.shared[2].weight[..., None, None]
-        )
-    x = x * logit.sigmoid()
-    two = torch.stack([x.mean(1), x.max(1).values], dim=1)
-    return x * f.conv2d(f.pad(two, (3, 3, 3, 3)), block.spatial.conv.weight).sigmoid()
+    """The same block from PyTorch's pooling layers and explicit padding."""
+    f = nn.functional
+    w0, w1 = (block.channel.shared[i].weight for i in (0, 2))
+    pooled = f.adaptive_avg_pool2d(x_BDXY, 1), f.adaptive_max_pool2d(x_BDXY, 1)
+    logit = sum((part.flatten(1) @ w0.T).relu() @ w1.T for part in pooled)
+    x = x_BDXY * logit.sigmoid()[..., None, None]
+    two = f.pad(torch.stack([x.mean(1), x.max(1).values], dim=1), (3, 3, 3, 3))
+    return x * f.conv2d(two, block.spatial.conv.weight).sigmoid()
 
 
 def test_equals_loops():

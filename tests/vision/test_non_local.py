@@ -47,7 +47,6 @@ def test_equals_sdpa_with_scale_one():
 # --8<-- [end:equals-sdpa]
 
 
-# --8<-- [start:equals-attend]
 def test_equals_attend_with_longer_queries():
     """`attend` divides by sqrt(K); queries longer by sqrt(K) undo it."""
     block = NonLocal(32)
@@ -58,9 +57,6 @@ def test_equals_attend_with_longer_queries():
     error, allowed = largest_error(out_B1PK[:, 0], exact), error_budget(peer, exact, 2)
     print(f"largest error {error:.1e}, allowed {allowed:.1e}")
     assert error <= allowed
-
-
-# --8<-- [end:equals-attend]
 
 
 # --8<-- [start:reach]

@@ -1,0 +1,92 @@
+"""The last touches on a page's HTML: light code, boxes that scroll, no blank weight."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from docs._tools.notebooks import WORDS
+from docs._tools.pages import Page
+from docs._tools.references import links_of
+
+PRE = re.compile(r"<pre><span></span><code>(.*?)</code></pre>", re.S)
+TOKEN = re.compile(r'<span class="(\w+)">([^<]*)</span>')
+CALLOUT = re.compile(r'(<p class="admonition-title">)(\w+)<')
+KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
+UNUSED = re.compile(r"^assets/javascripts/lunr/|\.map$|^assets/images/favicon\.png$")
+NARROW = 40  # columns that a phone shows
+
+# Pygments' class → the element that marks it: keyword, comment, string, defined name.
+# What is not here (names, operators, punctuation, numbers) has the color of the code.
+# As spans with classes the same code weighs three times as much.
+MARKS = {
+    "k": "b", "kc": "b", "kd": "b", "kn": "b", "kr": "b", "kt": "b", "ow": "b",
+    "c": "i", "c1": "i", "ch": "i", "cm": "i", "cs": "i", "sd": "i",
+    "s": "u", "s1": "u", "s2": "u", "sa": "u", "sb": "u", "sc": "u", "se": "u", "sr": "u",
+    "si": "u",
+    "nf": "dfn", "fm": "dfn", "nc": "dfn",
+}  # fmt: skip
+
+
+def content(html: str, language: str) -> str:
+    """Dress what a page's Markdown became."""
+    html = CALLOUT.sub(lambda m: f"{m[1]}{WORDS[language].get(m[2].upper(), m[2])}<", html)
+    html = PRE.sub(lambda match: _code(match[1]), html)
+    html = html.replace('<div class="output', '<div class="no-copy output')
+    html = html.replace(
+        "<table>", '<div class="table" tabindex="0"><table class="plain">'
+    )
+    return re.sub(r'(<table class="plain">.*?</table>)', r"\1</div>", html, flags=re.S)
+
+
+def page(html: str) -> str:
+    """Take out of a whole page the blank lines and indents that nobody sees."""
+    parts = KEPT.split(html)
+    # split gives: text, kept, its tag, text, kept, its tag, …, text
+    return "".join(
+        re.sub(r"\s*\n\s*", "\n", part) if number % 3 == 0 else part
+        for number, part in enumerate(parts)
+        if number % 3 != 2
+    )
+
+
+def unused(path: str) -> bool:
+    """Whether a file of the theme is asked for by no page."""
+    return bool(UNUSED.search(path))
+
+
+def reading_order(pages: dict[str, Page], part: str) -> list[str]:
+    """Return the keys of a part's pages, in the order in which its index links them."""
+    index = pages.get(f"{part}/index")
+    if index is None:
+        return []
+    keys = [
+        f"{part}/{target.partition('#')[0].removesuffix('.md')}"
+        for _, target in links_of(index)
+    ]
+    return [
+        key
+        for key in dict.fromkeys(keys)
+        if key in pages and pages[key].kind != "index"
+    ]
+
+
+def _code(code: str) -> str:
+    def marked(match: re.Match) -> str:
+        mark = MARKS.get(match[1])
+        return f"<{mark}>{match[2]}</{mark}>" if mark else match[2]
+
+    code = TOKEN.sub(marked, code)
+    code = re.sub(r"</(b|i|u)>(\s*)<\1>", r"\2", code)
+    lines = (
+        re.sub(r"<[^>]+>", "", code)
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .split("\n")
+    )
+    focus = ' tabindex="0"' if max(map(_width, lines)) > NARROW else ""
+    return f"<pre{focus}><code>{code}</code></pre>"
+
+
+def _width(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)

