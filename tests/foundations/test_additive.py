@@ -1,9 +1,7 @@
 """Additive attention: equal to its definition, deaf to padding, and trainable."""
 
-# --8<-- [start:imports]
 import math
 
-# --8<-- [end:imports]
 import pytest
 import torch
 from hypothesis import given

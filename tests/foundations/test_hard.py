@@ -1,9 +1,11 @@
 """Hard attention: exact draws, unbiased gradients, and look-alikes told apart."""
 
-# --8<-- [start:imports]
-# --8<-- [end:imports]
 import math
+
+# --8<-- [start:imports]
 from fractions import Fraction
+
+# --8<-- [end:imports]
 from itertools import product
 
 import pytest
