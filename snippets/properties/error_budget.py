@@ -1,17 +1,14 @@
 """How large an error may be: derived from a peer's error, never typed in."""
 
-# --8<-- [start:imports]
 import torch
 from torch import Tensor
-
-# --8<-- [end:imports]
 
 
 # --8<-- [start:error-budget]
 def largest_error(result_any: Tensor, exact_any: Tensor) -> float:
     """Return the largest absolute difference of two tensors of one shape.
 
-    `exact_any` is in float64; both may have any shape. A NaN or a wrong shape gives infinity, so that it can
+    `exact_any` is in float64. A NaN or a wrong shape gives infinity, so that it can
     never pass for a small error.
     """
     if result_any.shape != exact_any.shape:
@@ -23,8 +20,8 @@ def largest_error(result_any: Tensor, exact_any: Tensor) -> float:
 def error_budget(peer_any: Tensor, exact_any: Tensor, factor: float = 1.0) -> float:
     """Return the error that is allowed to a result in the dtype of `peer_any`.
 
-    `peer_any` is PyTorch's own answer in that dtype, `exact_any` the answer in float64. We
-    grant `factor` times the peer's error, plus four units in the last place of the
+    `peer_any` is PyTorch's own answer in that dtype, `exact_any` the answer in float64.
+    We grant `factor` times the peer's error, plus four units in the last place of the
     largest value: without that floor a lucky peer would forbid any rounding at all.
     """
     ulp = torch.finfo(peer_any.dtype).eps * exact_any.abs().max().item()

@@ -33,7 +33,6 @@ from tests.running import run_main
 from tests.shape_names import lies_of
 
 
-# --8<-- [start:padding-changes-nothing]
 def test_padding_changes_nothing():
     """A sentence in a padded batch is scored as it is alone."""
     tagger = Tagger(50, 16, both_ways=True, mixer=AdditiveAttention(32, 32, 8))
@@ -48,11 +47,7 @@ def test_padding_changes_nothing():
         exact_T4 = tagger(char_BT[row : row + 1, :length])[0][0]
         error = largest_error(batch_BT4[row, :length], exact_T4)
         allowed = error_budget(alone[row], exact_T4, factor=2)
-        print(f"{length} of 9 characters: error {error:.1e}, allowed {allowed:.1e}")
         assert error <= allowed
-
-
-# --8<-- [end:padding-changes-nothing]
 
 
 @pytest.fixture(scope="module")

@@ -171,6 +171,16 @@ def test_chinese_term_to_avoid(fixture):
     assert problem.path == fixture.path("zh")
 
 
+def test_an_agreed_term_may_hold_one_to_avoid(fixture):
+    with (fixture.guide.docs / "glossary.yml").open("a", encoding="utf-8") as file:
+        file.write(
+            "- {id: padding, zh: 填充遮罩层, en: padding, note_zh: 填。, note_en: Pads.}\n"
+        )
+    fixture.edit(fixture.path("zh"), "说明。", "填充遮罩层。")
+    stamp_keys(fixture.guide, [KEY])
+    assert check_all(fixture.guide) == []
+
+
 def test_section_that_never_ends(fixture):
     fixture.edit(fixture.snippet, "# --8<-- [end:mean]\n", "")
     told(check_all(fixture.guide), "section `mean` never ends")
