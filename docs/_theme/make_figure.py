@@ -35,7 +35,9 @@ def weights() -> torch.Tensor:
 def main() -> None:
     """Write the picture."""
     weight_TS = weights()
-    assert weight_TS.argmax(-1).tolist() == list(range(POSITIONS)), "the alt text says so"
+    assert weight_TS.argmax(-1).tolist() == list(range(POSITIONS)), (
+        "the alt text says so"
+    )
     part_TS = weight_TS / weight_TS.amax(-1, keepdim=True)
     side = POSITIONS * STEP
     rows = []

@@ -84,7 +84,9 @@ def main(source: str) -> None:
     assert "MATH" in font
     font.flavor = "woff2"
     font.save(TARGET)
-    print(f"{TARGET.name}: {TARGET.stat().st_size} bytes, {len(font.getGlyphOrder())} glyphs")
+    print(
+        f"{TARGET.name}: {TARGET.stat().st_size} bytes, {len(font.getGlyphOrder())} glyphs"
+    )
 
 
 if __name__ == "__main__":

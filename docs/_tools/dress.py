@@ -30,7 +30,9 @@ MARKS = {
 
 def content(html: str, language: str) -> str:
     """Dress what a page's Markdown became."""
-    html = CALLOUT.sub(lambda m: f"{m[1]}{WORDS[language].get(m[2].upper(), m[2])}<", html)
+    html = CALLOUT.sub(
+        lambda m: f"{m[1]}{WORDS[language].get(m[2].upper(), m[2])}<", html
+    )
     html = PRE.sub(lambda match: _code(match[1]), html)
     html = html.replace('<div class="output', '<div class="no-copy output')
     html = html.replace(

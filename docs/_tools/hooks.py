@@ -53,6 +53,7 @@ def on_config(config):
         pages=pages,
         gpu=gpu,
         rendered={},
+        run=runner.pages(),
         downloads=downloads,
     )
     config["nav"] = navigation(pages)
@@ -77,12 +78,18 @@ def navigation(pages: dict[str, Page], folder: str = "") -> list:
 
 @event_priority(100)
 def _pages_as_notebooks(files, config):
+    explained = render.shown_on(STATE["pages"].values())
     for key, page in STATE["pages"].items():
         if not page.cells:
             continue
         runner: Runner = STATE["runner"]
-        shown = runner.pages()[key]
-        made = render.render(page, runner.cached(shown), runner.library, STATE["guide"])
+        made = render.render(
+            page,
+            runner.cached(STATE["run"][key]),
+            runner.library,
+            STATE["guide"],
+            explained,
+        )
         STATE["rendered"][key] = made
         files.remove(files.get_file_from_path(f"{key}.md"))
         notebook = STATE["downloads"][page.language, key]

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import zipfile
+from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from posixpath import normpath
@@ -136,6 +137,12 @@ def _for_jupyter(prose: str, page: Page, guide: Guide, site_url: str) -> str:
     return references.LINK.sub(absolute, prose)
 
 
+@cache
+def _owners() -> dict:
+    """Return {top-level module: its distributions}; reading them all takes a while."""
+    return packages_distributions()
+
+
 def _requirements(page: Page, codes: list[str]) -> list[str]:
     """Return the distributions that the cells import, and those a page names."""
     imported = set()
@@ -145,7 +152,7 @@ def _requirements(page: Page, codes: list[str]) -> list[str]:
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    owners = packages_distributions()
+    owners = _owners()
     names = {
         owners[name][0]
         for name in imported - set(sys.stdlib_module_names)

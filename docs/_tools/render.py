@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import relpath
 
 import nbformat
 from nbconvert import MarkdownExporter
@@ -22,10 +24,12 @@ PAPER, DARK_PAPER = "#ffffff", "#17191c"
 WORDS = {
     "zh": {
         "folded": "其他页面的代码：",
+        "borrowed": "这里运行其他页面的代码，笔记本里有全文：",
         "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。",
     },
     "en": {
         "folded": "Code of another page: ",
+        "borrowed": "Code of other pages runs here; the notebook has it in full: ",
         "waiting": "The code of this page has not run here yet; its outputs will appear.",
     },
 }
@@ -44,10 +48,29 @@ class Rendered:
     ran: dict | None = None
 
 
+def shown_on(pages: Iterable[Page]) -> dict[tuple[str, str], Page]:
+    """Return which implementation page explains each section, (file, name) → page."""
+    return {
+        include: page
+        for page in pages
+        if page.kind == "implementation"
+        for block in page.cells
+        if "folded" not in block.tags
+        for include in includes(block)
+    }
+
+
 def render(
-    page: Page, executed: NotebookNode | None, library: Library, guide: Guide
+    page: Page,
+    executed: NotebookNode | None,
+    library: Library,
+    guide: Guide,
+    shown: Mapping[tuple[str, str], Page] | None = None,
 ) -> Rendered:
-    """Return a page as MkDocs shows it; without outputs while it has not run."""
+    """Return a page as MkDocs shows it; without outputs while it has not run.
+
+    Folded code that another page explains (`shown`, from `shown_on`) becomes a link.
+    """
     out = Rendered("")
     cells, number = [], 0
     codes = code_of(page, library)
@@ -56,8 +79,13 @@ def render(
             cells.append(nbformat.v4.new_markdown_cell(_prose(block)))
             continue
         outputs = executed.cells[number].outputs if executed else []
-        cells.append(_code_cell(page, block, codes[number], outputs, out))
+        code = codes[number]
         number += 1
+        if "folded" in block.tags and not outputs:
+            link, code = _borrowed(page, block, library, shown or {})
+            cells += [nbformat.v4.new_markdown_cell(link)] if link else []
+        if code:
+            cells.append(_code_cell(page, block, code, outputs, out))
     notebook = nbformat.v4.new_notebook(cells=cells)
     body, _ = EXPORTER.from_notebook_node(notebook)
     if page.cells and executed is None:
@@ -66,6 +94,27 @@ def render(
         out.ran = dict(executed.metadata["guide"])
     out.markdown = references.cite(body, guide) + references.source_list(page, guide)
     return out
+
+
+def _borrowed(
+    page: Page, block: Block, library: Library, shown: Mapping
+) -> tuple[str, str]:
+    """Return a link to the pages that explain a folded cell, and the code that none does."""
+    owners, rest = [], []
+    for file, name in includes(block):
+        owner = shown.get((file, name), page)
+        if owner is page:
+            rest.append(library.files[file][name].code)
+        else:
+            owners.append(owner)
+    here = page.key.rpartition("/")[0]
+    links = [
+        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md#code)"
+        for owner in dict.fromkeys(owners)
+    ]
+    comma, stop = ("、", "。") if page.language == "zh" else (", ", ".")
+    link = WORDS[page.language]["borrowed"] + comma.join(links) + stop
+    return link if links else "", "\n\n\n".join(rest)
 
 
 def _prose(block: Block) -> str:

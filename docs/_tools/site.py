@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import jieba
 from mkdocs.commands.build import build as mkdocs_build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort, MkDocsException
@@ -41,16 +44,30 @@ def publish(
 
     `strict` stops on MkDocs' warnings; `make serve` shows the page all the same.
     """
-    fresh = guide.build / f"{target.name}-fresh"
-    shutil.rmtree(fresh, ignore_errors=True)
     guide.build.mkdir(exist_ok=True)
     (guide.build / "jieba.txt").write_text(
         glossary_page.search_dictionary(guide), "utf-8"
     )
-    logging.getLogger("mkdocs").setLevel(logging.WARNING)
-    for language in LANGUAGES:
-        folder = fresh if language == "zh" else fresh / language
-        _build_language(guide, language, folder, gpu_record, strict)
+    parts = {
+        language: guide.build / f"{target.name}-{language}" for language in LANGUAGES
+    }
+    # Each language in a process of its own: two cores, and MkDocs keeps global state.
+    with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
+        builds = [
+            pool.submit(_build_language, guide, language, folder, gpu_record, strict)
+            for language, folder in parts.items()
+        ]
+        faults = [fault for build in builds if (fault := build.exception())]
+    for fault in faults:
+        if not isinstance(fault, Stop):
+            raise fault
+    if faults:
+        raise Stop("\n".join(map(str, faults)))
+    original, *others = LANGUAGES
+    fresh = parts[original]
+    for language in others:
+        shutil.rmtree(fresh / language, ignore_errors=True)
+        os.rename(parts[language], fresh / language)
     old = guide.build / f"{target.name}-old"
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
@@ -63,6 +80,9 @@ def publish(
 def _build_language(
     guide: Guide, language: str, folder: Path, gpu_record: str | None, strict: bool
 ) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("mkdocs").setLevel(logging.WARNING)
+    jieba.setLogLevel(logging.WARNING)
     try:
         config = load_config(str(guide.root / CONFIG[language]), site_dir=str(folder))
         config["extra"]["gpu_record"] = gpu_record

@@ -171,7 +171,7 @@ class Reader(nn.Module):
     def __init__(self, fusion: nn.Module):
         """Make the encoders, the same for every fusion."""
         super().__init__()
-        self.see = nn.Sequential(nn.Linear(196, 128), nn.ReLU(), nn.Linear(128, 48))
+        self.see = nn.Sequential(nn.Linear(196, 64), nn.ReLU(), nn.Linear(64, 48))
         self.word = nn.Embedding(len(WORDS), 64)
         self.fusion = fusion
 
@@ -188,15 +188,15 @@ class Reader(nn.Module):
         return self.fusion(*self.encode(mosaic_BXY, word_BT), **options)
 
 
-def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 700):
+def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 400):
     """Return a reader trained on fresh mosaics, and its loss at every step."""
     torch.manual_seed(seed)
     generator = torch.Generator(device=label_N.device).manual_seed(seed)
     reader, losses = Reader(make_fusion()), []
-    adam = torch.optim.AdamW(reader.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 4e-3, total_steps=steps)
+    adam = torch.optim.AdamW(reader.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 5e-3, total_steps=steps)
     for _ in range(steps):
-        mosaic_BXY, _, word_BT, answer_B = draw(digit_NXY, label_N, 128, generator)
+        mosaic_BXY, _, word_BT, answer_B = draw(digit_NXY, label_N, 192, generator)
         loss = cross_entropy(reader(mosaic_BXY, word_BT), answer_B)
         adam.zero_grad()
         loss.backward()

@@ -48,7 +48,7 @@ def hard_attend(
 
 # --8<-- [start:expected-loss]
 def expected_loss(score_BTS: Tensor, v_BSV: Tensor, loss_of) -> Tensor:
-    """Return the exact expectation (B, T) of the loss: every key in turn, weighed."""
+    """Return the exact expectation (B, T) of the loss over all keys."""
     weight_BTS = torch.softmax(score_BTS, dim=-1)
     return (weight_BTS * loss_of(v_BSV).unsqueeze(1)).sum(-1)
 
@@ -133,10 +133,9 @@ def gradients(
 
 # --8<-- [start:train]
 def learn_to_look(method: str, seed: int, steps: int = 150) -> list[float]:
-    """Learn where to look, from the class of what was seen there.
+    """Learn to tell the class at the one place of 8 whose key has a cue.
 
-    One of 8 places has a cue in its key and the class to tell in its value; values
-    elsewhere are random. Returns the mean weight on that place at each step.
+    Returns the mean weight on that place at each step.
     """
     torch.manual_seed(seed)
     B, S, K, V = 64, 8, 6, 4
@@ -152,14 +151,14 @@ def learn_to_look(method: str, seed: int, steps: int = 150) -> list[float]:
         k_BSK[..., 0] += 4.0 * cue_BS
         class_BS = torch.randint(V, (B, S))
         v_BSV = F.one_hot(class_BS, V).float()
-        label_B = class_BS.gather(1, place_B.unsqueeze(1)).squeeze(1)
+        label_B1 = class_BS.gather(1, place_B.unsqueeze(1))
         score_B1S = scorer(k_BSK).mT
         weight_B1S = torch.softmax(score_B1S, dim=-1)
         curve.append((weight_B1S.squeeze(1) * cue_BS).sum(-1).mean().item())
 
-        def loss_of(out_B1V: Tensor, label_B=label_B) -> Tensor:
-            logit_BV = classifier(out_B1V.squeeze(1))
-            return F.cross_entropy(logit_BV, label_B, reduction="none").unsqueeze(1)
+        def loss_of(out_B1V: Tensor, label_B1=label_B1) -> Tensor:
+            logit_BV1 = classifier(out_B1V).mT
+            return F.cross_entropy(logit_BV1, label_B1, reduction="none")
 
         if method == "soft":
             surrogate_B1 = loss_of(weight_B1S @ v_BSV)
@@ -280,10 +279,8 @@ if __name__ == "__main__":
     # --8<-- [end:learning]
 
     # --8<-- [start:learning-figure]
-    for (method, curve), style in zip(
-        curves.items(), ("-", "--", "-.", ":"), strict=True
-    ):
-        plt.plot(curve, style, label=method)
+    for method, style in zip(curves, ("-", "--", "-.", ":"), strict=True):
+        plt.plot(curves[method], style, label=method)
     plt.xlabel("step")
     plt.ylabel("weight on the right place")
     plt.legend()

@@ -1,7 +1,6 @@
 """Multi-head attention: several small attentions side by side, mixed by W_O."""
 
 # --8<-- [start:imports]
-import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,18 +72,6 @@ class MultiHeadAttention(nn.Module):
 # --8<-- [end:multi-head]
 
 
-# --8<-- [start:head-maps]
-def head_maps(layer: MultiHeadAttention, x_BTD: Tensor) -> tuple[Tensor, ...]:
-    """Return the weights (T, T) of each head on the first sample."""
-    q_BHTK = split_heads(layer.to_q(x_BTD), layer.heads)
-    k_BHTK = split_heads(layer.to_k(x_BTD), layer.heads)
-    score_BHTT = q_BHTK @ k_BHTK.mT / q_BHTK.shape[-1] ** 0.5
-    return score_BHTT.softmax(dim=-1)[0].detach().unbind()
-
-
-# --8<-- [end:head-maps]
-
-
 if __name__ == "__main__":
     # --8<-- [start:first-look]
     torch.manual_seed(0)
@@ -113,16 +100,6 @@ if __name__ == "__main__":
     gap = (single(x_BTD) - layer(x_BTD)).abs().max().item()
     print(f"same weights, 1 head instead of 4: outputs differ by {gap:.2f}")
     # --8<-- [end:one-head]
-
-    # --8<-- [start:heads-figure]
-    maps_TT = [*head_maps(layer, x_BTD), *head_maps(single, x_BTD)]
-    _, axes = plt.subplots(1, 5)
-    titles = ["head 0", "head 1", "head 2", "head 3", "single"]
-    for axis, map_TT, title in zip(axes, maps_TT, titles, strict=True):
-        axis.imshow(map_TT.cpu().numpy(), cmap="viridis", vmin=0, vmax=0.5)
-        axis.set(title=title, xticks=[], yticks=[])
-    plt.show()
-    # --8<-- [end:heads-figure]
 
     # --8<-- [start:wrong-merges]
     head_BHTK = torch.randn(2, 4, 6, 16)

@@ -53,7 +53,6 @@ def trained(digits, request):
     return readers, held_out
 
 
-# --8<-- [start:split]
 def test_no_digit_is_in_both_parts():
     """No image of the 4,000 to learn from is among the 1,000 to test on."""
     digit_NXY, _ = read_digits(find_digits())
@@ -62,9 +61,6 @@ def test_no_digit_is_in_both_parts():
     print(f"{len(learn)} + {len(held_out)} images, {len(learn & held_out)} in both")
     assert len(learn) + len(held_out) == 5000
     assert not learn & held_out
-
-
-# --8<-- [end:split]
 
 
 @pytest.mark.parametrize(

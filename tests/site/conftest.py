@@ -73,9 +73,13 @@ def built(site: Path) -> list[Built]:
     for key in load(Guide()):
         for language in LANGUAGES:
             path = site / address(key, language) / "index.html"
-            assert path.exists(), f"{key} is not in the {language} site; run `make site`"
+            assert path.exists(), (
+                f"{key} is not in the {language} site; run `make site`"
+            )
             html = path.read_text("utf-8")
-            pages.append(Built(language, key, path, html, BeautifulSoup(html, "html.parser")))
+            pages.append(
+                Built(language, key, path, html, BeautifulSoup(html, "html.parser"))
+            )
     return pages
 
 

@@ -51,9 +51,15 @@ def here(page: Built, prefix: str) -> str:
 
 
 def fetched(soup: BeautifulSoup) -> list[str]:
-    found = [tag[name] for tag_name, name in FETCHED for tag in soup.select(f"{tag_name}[{name}]")]
+    found = [
+        tag[name]
+        for tag_name, name in FETCHED
+        for tag in soup.select(f"{tag_name}[{name}]")
+    ]
     found += [
-        tag["href"] for tag in soup.select("link[href]") if FETCHING_LINKS & set(tag.get("rel", []))
+        tag["href"]
+        for tag in soup.select("link[href]")
+        if FETCHING_LINKS & set(tag.get("rel", []))
     ]
     return found
 
@@ -105,15 +111,23 @@ def test_every_link_image_and_anchor_leads_somewhere(built, prefix, file_at, ids
                 continue
             path, anchor = file_at(url), unquote(urlsplit(url).fragment)
             if path is None:
-                wrong.append(f"{page.where}: {tag.name} leads to {target}, which is not there")
+                wrong.append(
+                    f"{page.where}: {tag.name} leads to {target}, which is not there"
+                )
             elif anchor and path.suffix == ".html" and anchor not in ids_of(path):
-                wrong.append(f"{page.where}: {target} names an anchor that is not there")
+                wrong.append(
+                    f"{page.where}: {target} names an anchor that is not there"
+                )
     assert not wrong, "\n".join(wrong)
 
 
 def test_ids_are_unique_on_each_page(built):
     for page in built:
-        twice = [i for i, n in Counter(t["id"] for t in page.soup.select("[id]")).items() if n > 1]
+        twice = [
+            i
+            for i, n in Counter(t["id"] for t in page.soup.select("[id]")).items()
+            if n > 1
+        ]
         assert not twice, f"{page.where}: {twice}"
 
 
@@ -133,7 +147,8 @@ def test_nothing_is_fetched_from_another_host(built, site, prefix):
         wrong += [
             f"{path.name}: {target}"
             for target in in_css(path.read_text("utf-8"))
-            if urlsplit(target).netloc or not (path.parent / target.split("#")[0]).exists()
+            if urlsplit(target).netloc
+            or not (path.parent / target.split("#")[0]).exists()
         ]
     for path in site.rglob("*.svg"):
         text = path.read_text("utf-8")
@@ -193,14 +208,17 @@ def test_each_page_has_a_title_a_description_and_a_language(built):
 def test_headings_have_the_same_ids_in_both_languages(built):
     of = {
         (page.key, page.language): [
-            (tag.name, tag.get("id")) for tag in page.soup.select("article :is(h1, h2, h3, h4)")
+            (tag.name, tag.get("id"))
+            for tag in page.soup.select("article :is(h1, h2, h3, h4)")
         ]
         for page in built
     }
     for (key, language), headings in of.items():
         if key == "tags":
             continue  # its headings are the names of the tags
-        assert all(identity for _, identity in headings), f"{language} {key}: {headings}"
+        assert all(identity for _, identity in headings), (
+            f"{language} {key}: {headings}"
+        )
         assert headings == of[key, "en"], key
 
 
@@ -227,7 +245,19 @@ def test_no_source_syntax_is_left(built):
             for text in page.soup.select_one("article").find_all(string=True)
             if not silent & {tag.name for tag in text.parents}
         )
-        for left in ("$", r"\(", r"\[", r"\frac", "--8<--", "[!", "[@", "{ #", "![", "](", "**"):
+        for left in (
+            "$",
+            r"\(",
+            r"\[",
+            r"\frac",
+            "--8<--",
+            "[!",
+            "[@",
+            "{ #",
+            "![",
+            "](",
+            "**",
+        ):
             assert left not in text, f"{page.where}: {left!r} is left in the text"
         assert "arithmatex" not in page.html, page.where
         assert "--8<--" not in page.html, page.where
@@ -238,14 +268,18 @@ def test_formulas_are_there(built):
     for page in with_formulas:
         assert "<math" in page.html
         for box in page.soup.select(".formula"):
-            assert box.get("tabindex") == "0", "a wide formula scrolls, so it takes the focus"
+            assert box.get("tabindex") == "0", (
+                "a wide formula scrolls, so it takes the focus"
+            )
 
 
 def test_wide_code_and_tables_take_the_focus(built):
     for page in built:
         for pre in page.soup.select("article pre"):
             if max(map(len, pre.get_text().split("\n"))) > 40:
-                assert pre.get("tabindex") == "0", f"{page.where}: {pre.get_text()[:60]}"
+                assert pre.get("tabindex") == "0", (
+                    f"{page.where}: {pre.get_text()[:60]}"
+                )
         for table in page.soup.select("article table"):
             assert table.find_parent(class_="table")["tabindex"] == "0", page.where
 
@@ -265,7 +299,9 @@ def test_each_page_with_code_offers_its_notebook(built, prefix, file_at):
             nbformat.validate(notebook)
             cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
             assert len(cells) > 1, page.where
-            assert not any(cell.outputs or cell.execution_count for cell in cells), page.where
+            assert not any(cell.outputs or cell.execution_count for cell in cells), (
+                page.where
+            )
             assert "--8<--" not in path.read_text("utf-8"), page.where
             found.add((page.language, page.key))
     assert found == expected
@@ -275,7 +311,9 @@ def test_each_page_says_where_it_ran(built):
     for page in built:
         if bar := page.soup.select_one(".g-bar"):
             text = bar.get_text()
-            assert re.search(r"PyTorch \d+\.\d+\.\d+ · Python \d+\.\d+\.\d+", text), page.where
+            assert re.search(r"PyTorch \d+\.\d+\.\d+ · Python \d+\.\d+\.\d+", text), (
+                page.where
+            )
             assert "GPU" in text, page.where
             assert bar.select_one("a[rel=edit]"), page.where
 
@@ -294,10 +332,14 @@ def test_zip_holds_every_notebook(language, site):
     root = site / ("" if language == "zh" else language)
     name = f"attention-guide-{language}"
     keys = [
-        key for key, pair in load(Guide()).items() if language in pair and pair[language].cells
+        key
+        for key, pair in load(Guide()).items()
+        if language in pair and pair[language].cells
     ]
     with zipfile.ZipFile(root / f"{name}.zip") as archive:
-        assert sorted(archive.namelist()) == sorted(f"{name}/{key}.ipynb" for key in keys)
+        assert sorted(archive.namelist()) == sorted(
+            f"{name}/{key}.ipynb" for key in keys
+        )
         for key in keys:
             alone = (root / key / f"{key.split('/')[-1]}.ipynb").read_bytes()
             assert archive.read(f"{name}/{key}.ipynb") == alone
@@ -312,14 +354,17 @@ def test_home_leads_into_both_ways(built):
             ]
             assert len(ways) == 2
             assert all(len(way) >= 5 for way in ways), ways
-            assert page.soup.select_one(f'a[href$="attention-guide-{page.language}.zip"]')
+            assert page.soup.select_one(
+                f'a[href$="attention-guide-{page.language}.zip"]'
+            )
 
 
 def test_pages_are_light(built):
     heavy = {
         page.where: size
         for page in built
-        if (size := len(page.html.encode())) > PAGE_LIMIT and page.soup.select_one(".g-bar")
+        if (size := len(page.html.encode())) > PAGE_LIMIT
+        and page.soup.select_one(".g-bar")
     }
     assert not heavy, f"over {PAGE_LIMIT} bytes of HTML: {heavy}"
 
@@ -332,9 +377,16 @@ def test_first_load_is_light(built, site, prefix, file_at):
         for target in targets:
             files.add(file_at(urljoin(here(page, prefix), target)))
         for style in [file for file in files if file.suffix == ".css"]:
-            files |= {(style.parent / u.split("#")[0]).resolve() for u in in_css(style.read_text())}
+            files |= {
+                (style.parent / u.split("#")[0]).resolve()
+                for u in in_css(style.read_text())
+            }
         sizes = {
-            file: len(file.read_bytes() if file.suffix == ".woff2" else gzip.compress(file.read_bytes()))
+            file: len(
+                file.read_bytes()
+                if file.suffix == ".woff2"
+                else gzip.compress(file.read_bytes())
+            )
             for file in files
             if not file.name.endswith("-dark.svg")
         }
@@ -352,7 +404,9 @@ def test_fonts_are_light_and_licensed(site):
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_sitemap_names_every_page_in_both_languages(language, built, site):
     soup = BeautifulSoup(
-        (site / ("" if language == "zh" else language) / "sitemap.xml").read_text("utf-8"),
+        (site / ("" if language == "zh" else language) / "sitemap.xml").read_text(
+            "utf-8"
+        ),
         "html.parser",
     )
     canonical = {
@@ -390,5 +444,7 @@ def test_dark_palette_is_one():
     """guide.css states the dark colors twice, once for readers without JavaScript."""
     css = (Guide().docs / "_theme" / "assets" / "guide.css").read_text("utf-8")
     chosen = re.search(r'\[data-md-color-scheme="slate"\] \{(.*?)\}', css, re.S)[1]
-    without = re.search(r'\.no-js \[data-md-color-scheme="default"\] \{(.*?)\}', css, re.S)[1]
+    without = re.search(
+        r'\.no-js \[data-md-color-scheme="default"\] \{(.*?)\}', css, re.S
+    )[1]
     assert chosen.split() == without.split()
