@@ -139,7 +139,7 @@ class MeanFusion(nn.Module):
         """Make a table of places and the head."""
         super().__init__()
         self.place_SI = nn.Parameter(torch.randn(16, 48) * 0.3)
-        self.head = head(48 + 64, 194)
+        self.head = head(48 + 64, 192)
 
     def forward(self, text_BTD, image_BSI, mask_BT) -> Tensor:
         """Return scores (B, 10)."""

@@ -222,5 +222,5 @@ def test_a_stale_translation_shows_a_banner(site_fixture):
     fixture.edit(fixture.path("zh"), "说明。", "新的说明。")
     fixture.edit(fixture.path("en"), "{of: zh, at:", "{of: zh, stale: true, at:")
     site.build(fixture.guide)
-    assert soup(fixture, "en").select(".stale")
-    assert not soup(fixture).select(".stale")
+    assert soup(fixture, "en").select(".g-stale")
+    assert not soup(fixture).select(".g-stale")
