@@ -6,6 +6,7 @@ import contextlib
 import io
 import runpy
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 
 @dataclass(frozen=True)
@@ -20,5 +21,5 @@ def run_main(module: str) -> RunResult:
     """Run `module` (dotted name) with `__name__ == "__main__"`."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        names = runpy.run_module(module, run_name="__main__")
+        names = runpy.run_path(find_spec(module).origin, run_name="__main__")
     return RunResult(out.getvalue(), names)
