@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -12,6 +13,8 @@ from docs._tools.references import links_of
 PRE = re.compile(r"<pre><span></span><code>(.*?)</code></pre>", re.S)
 TOKEN = re.compile(r'<span class="(\w+)">([^<]*)</span>')
 CALLOUT = re.compile(r'(<p class="admonition-title">)(\w+)<')
+CODE = re.compile(r"<pre\b.*?</pre>", re.S)
+DEFINED = re.compile(r"(?:^|>) *(?:def|class) (\w+)", re.M)
 KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
 UNUSED = re.compile(r"^assets/javascripts/lunr/|\.map$|^assets/images/favicon\.png$")
 NARROW = 40  # columns that a phone shows
@@ -50,6 +53,16 @@ def page(html: str) -> str:
         for number, part in enumerate(parts)
         if number % 3 != 2
     )
+
+
+def search_index(text: str) -> str:
+    """Return a search index with, of each block of code, the names it defines."""
+    index = json.loads(text)
+    for entry in index["docs"]:
+        entry["text"] = CODE.sub(
+            lambda code: f" {' '.join(DEFINED.findall(code[0]))} ", entry["text"]
+        )
+    return json.dumps(index, ensure_ascii=False, separators=(",", ":"))
 
 
 def unused(path: str) -> bool:

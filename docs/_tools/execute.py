@@ -24,6 +24,10 @@ from docs._tools.pages import Page, load
 from docs._tools.problems import Problem, Stop
 
 TIME_LIMIT = 60  # seconds a cell may take unless its page says otherwise
+NO_KERNEL = (
+    "The Python kernel that runs the notebooks does not start. Remove .venv and run make "
+    "again; if it still fails, `.venv/bin/python -m ipykernel_launcher` says why."
+)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 KERNEL_STYLE = Path(__file__).parent / "kernel"
 
@@ -201,6 +205,8 @@ class Runner:
         code, said = _stream(command, environment, self.guide.build / "run")
         told = json.loads(failures.read_text("utf-8")) if failures.exists() else []
         failures.unlink(missing_ok=True)
+        if any(fault["what"] == NO_KERNEL for fault in told):
+            raise Stop(NO_KERNEL)
         problems = [
             Problem(Path(p["path"]), p["line"], p["what"], p["remedy"]) for p in told
         ]
@@ -279,6 +285,10 @@ def verdict(path: Path, failure: str | None) -> list[dict]:
                 "make it smaller, or set `time_limit:` on an application page",
             )
         ]
+    if failure and re.search(
+        "died before replying|No such kernel|kernel_info", failure
+    ):
+        return [fault(0, NO_KERNEL, "")]
     faults = []
     for number, cell in enumerate(notebook.cells):
         errors = [o for o in cell.outputs if o.output_type == "error"]

@@ -187,3 +187,9 @@ def on_page_context(context, page, config, nav):
 def on_post_page(output, page, config):
     """Take out blank lines and indents."""
     return dress.page(output)
+
+
+def on_post_build(config):
+    """Lighten the search index, which the search plugin has written by now."""
+    index = Path(config["site_dir"]) / "search" / "search_index.json"
+    index.write_text(dress.search_index(index.read_text("utf-8")), "utf-8")

@@ -221,17 +221,12 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     digit_NXY, label_N = read_digits(find_digits())
-    learn, test = (
-        (digit_NXY[:4000], label_N[:4000]),
-        (digit_NXY[4000:], label_N[4000:]),
-    )
+    learn = digit_NXY[:4000], label_N[:4000]
+    test = digit_NXY[4000:], label_N[4000:]
     generator = torch.Generator(device=label_N.device).manual_seed(99)
     mosaic_BXY, ask_B, word_BT, answer_B = draw(*test, 2000, generator)
     print(f"{PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
     print("digits to learn from:", len(learn[1]), " to test on:", len(test[1]))
-    print("a question:", QUESTIONS[ask_B[0]], " answer:", answer_B[0].item())
-    common = answer_B.bincount().max().item() / len(answer_B)
-    print(f"always the most common answer: {common:.3f} right")
     # --8<-- [end:data]
 
     # --8<-- [start:result]

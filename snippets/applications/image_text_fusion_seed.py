@@ -51,8 +51,6 @@ class MultiModalAttention(nn.Module):
 
 # --8<-- [start:two-axes]
 class TwoAxes(MultiModalAttention):
-    """The seed's class without its unsqueeze."""
-
     def score(self, img_embedding, txt_embedding):
         both = torch.cat((img_embedding, txt_embedding), 2)
         return self.v(torch.tanh(self.attn(both)))
@@ -63,8 +61,6 @@ class TwoAxes(MultiModalAttention):
 
 # --8<-- [start:last-axis]
 class LastAxis(MultiModalAttention):
-    """The seed's class that joins the two vectors along the axis they have."""
-
     def score(self, img_embedding, txt_embedding):
         both = torch.cat((img_embedding, txt_embedding), -1)
         return self.v(torch.tanh(self.attn(both)))

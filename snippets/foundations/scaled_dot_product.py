@@ -10,7 +10,6 @@ from torch import Tensor
 # isort: split
 # --8<-- [start:tools]
 import matplotlib.pyplot as plt
-import numpy as np
 import torch.nn.functional as F
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
@@ -189,21 +188,15 @@ if __name__ == "__main__":
     # --8<-- [end:saturation-figure]
 
     # --8<-- [start:cost]
-    lengths = [256, 512, 1024, 2048]
-    flops, seconds = zip(*(measure(length) for length in lengths), strict=True)
-    for length, count, second in zip(lengths, flops, seconds, strict=True):
-        assert count == 2 * length * length * (64 + 64)
-        weights = 4 * length * length / 2**20
+    for length in (256, 512, 1024, 2048):
+        flops, seconds = measure(length)
+        assert flops == 2 * length**2 * (64 + 64)
         print(
-            f"T = S = {length:4}: {count / 1e6:7.1f} MFLOPs,"
-            f" {second * 1e3:6.2f} ms, weights {weights:5.2f} MiB"
+            f"T = S = {length:4}: {flops / 1e6:6.1f} MFLOPs, {seconds * 1e3:6.2f} ms,"
+            f" weights {4 * length**2 / 2**20:5.2f} MiB"
         )
-    slope = np.polyfit(np.log(lengths), np.log([flops, seconds]).T, 1)[0]
-    print(f"fitted exponent: FLOPs {slope[0]:.2f}, time {slope[1]:.2f}")
-    print(
-        f"cache per token and layer, 32 heads, K = V = 128, bfloat16:"
-        f" {32 * (128 + 128) * 2 / 1024:.0f} KiB"
-    )
+    cache = 2 * 32 * (128 + 128) / 2**10
+    print(f"cache of 32 heads, K = V = 128, bfloat16: {cache:.0f} KiB per token, layer")
     # --8<-- [end:cost]
 
     # --8<-- [start:weights-figure]
@@ -243,14 +236,9 @@ if __name__ == "__main__":
     big_1D = torch.full((1, 128), 32.0, dtype=torch.float16)
     late_11 = big_1D @ big_1D.mT / math.sqrt(128)
     early_11 = big_1D / math.sqrt(128) @ big_1D.mT
-    print(
-        f"scaled after the product: {late_11.item()}, weight"
-        f" {torch.softmax(late_11, dim=-1).item()}"
-    )
-    print(
-        f"scaled before: {early_11.item()}, weight"
-        f" {torch.softmax(early_11, dim=-1).item()}"
-    )
+    for name, score_11 in (("after the product", late_11), ("before", early_11)):
+        weight = torch.softmax(score_11, dim=-1).item()
+        print(f"scaled {name}: {score_11.item()}, weight {weight}")
     # --8<-- [end:overflow]
 
     # --8<-- [start:top-left]

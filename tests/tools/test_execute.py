@@ -4,6 +4,7 @@ import nbformat
 import pytest
 
 from docs._tools.execute import Runner
+from docs._tools.problems import Stop
 from tests.tools.conftest import KEY, told
 
 DEMO = 'print("mean", mean(torch.tensor([[1.0], [3.0]])).item())'
@@ -106,6 +107,18 @@ def test_cells_cannot_import_the_repository(fixture):
     told(Runner(fixture.guide).run(), "ModuleNotFoundError")
 
 
+def test_a_kernel_that_does_not_start_is_one_sentence(fixture, tmp_path, monkeypatch):
+    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(
+        '{"argv": ["false", "{connection_file}"], "display_name": "broken", '
+        '"language": "python"}'
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    with pytest.raises(Stop, match=r"does not start\. Remove \.venv"):
+        Runner(fixture.guide).run()
+
+
 def test_a_broken_cache_file_is_made_again(fixture):
     runner = Runner(fixture.guide)
     assert runner.run() == []
@@ -117,7 +130,5 @@ def test_a_broken_cache_file_is_made_again(fixture):
     __import__("torch").cuda.is_available(), reason="there is a CUDA device"
 )
 def test_a_device_that_is_not_there_is_one_sentence(fixture):
-    from docs._tools.problems import Stop
-
     with pytest.raises(Stop, match="no CUDA device"):
         Runner(fixture.guide, "cuda").run()

@@ -228,8 +228,14 @@ def test_task_targets_lie_in_the_maps():
 
 
 def test_page():
-    output = run_main("snippets.vision.cbam").output
+    result = run_main("snippets.vision.cbam")
+    output, names = result.output, result.names
     assert "256          8192            98" in output
     assert "channel 2.4 M, spatial 2.7 M, 3x3 conv 1850 M" in output
-    assert "error of the map itself 0.236, after CBAM 0.001" in output
-    assert "['1.00', '1.00', '1.00', '1.00', '0.00', '0.00', '0.00', '0.00']" in output
+    assert names["error"] < 0.05 * names["untouched"]
+    gate = names["channel_BD11"].mean(0).flatten()
+    assert gate[:4].min() > 0.95
+    assert gate[4:].max() < 0.05
+    disc, spatial = names["wanted_BDXY"][:, 0] != 0, names["spatial_B1XY"][:, 0]
+    assert spatial[disc].mean() > 0.9
+    assert (spatial[~disc] < 0.1).float().mean() > 0.8

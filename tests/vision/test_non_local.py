@@ -122,15 +122,22 @@ def test_long_vectors_without_scale_pick_one_key():
 
 # --8<-- [start:zeros]
 def test_zero_in_two_layers_never_trains():
-    """With g zero as well, every gradient is zero and stays so."""
+    """With g zero as well, no weight ever gets a gradient, only the last bias."""
     block = NonLocal(8)
     nn.init.zeros_(block.g.weight)
     nn.init.zeros_(block.g.bias)
-    block(torch.randn(2, 8, 5, 5)).square().sum().backward()
-    for name in ("theta", "phi", "g", "last"):
-        largest = getattr(block, name).weight.grad.abs().max()
-        print(f"{name:5s} gradient {largest:.0e}")
-        assert largest == 0
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (block(torch.randn(2, 8, 5, 5)) - 1).square().mean().backward()
+        for name in ("theta", "phi", "g", "last"):
+            assert getattr(block, name).weight.grad.abs().max() == 0
+        assert block.last.bias.grad.abs().min() > 0
+        optimizer.step()
+    x_BDXY = torch.randn(2, 8, 5, 5)
+    added = block(x_BDXY) - x_BDXY
+    torch.testing.assert_close(added, added[:1, :, :1, :1].expand_as(added))
+    print(f"after 3 steps it adds constants, up to {added.max():.2f}")
 
 
 # --8<-- [end:zeros]
