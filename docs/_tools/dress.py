@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from html import escape
+
+import jieba
 
 from docs._tools.notebooks import WORDS
 from docs._tools.pages import Page
@@ -17,6 +20,7 @@ CODE = re.compile(r"<pre\b.*?</pre>", re.S)
 DEFINED = re.compile(r"(?:^|>) *(?:def|class) (\w+)", re.M)
 KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
 UNUSED = re.compile(r"^assets/javascripts/lunr/|\.map$|^assets/images/favicon\.png$")
+HAN = re.compile(r"[\u3400-\u9fff]+")
 NARROW = 40  # columns that a phone shows
 
 # Pygments' class → the element that marks it: keyword, comment, string, defined name.
@@ -55,14 +59,45 @@ def page(html: str) -> str:
     )
 
 
-def search_index(text: str) -> str:
-    """Return a search index with, of each block of code, the names it defines."""
+def search_weight(page: Page) -> dict:
+    """Return how the search treats a page that does not say so itself."""
+    if page.kind == "index" or page.key == "tags":
+        return {"exclude": True}  # lists: what they list is found
+    return {"boost": 0.5} if page.kind == "plain" else {}
+
+
+def search_index(text: str, pages: dict[str, dict[str, Page]], language: str) -> str:
+    """Return a search index that finds pages by what they are about.
+
+    Of each block of code it keeps the names that are defined there; each page as a
+    whole is found by its description, its title in either language and those names.
+    """
     index = json.loads(text)
+    names: dict[str, list[str]] = {}
     for entry in index["docs"]:
+        location = entry["location"].partition("#")[0]
+        for code in CODE.findall(entry["text"]):
+            names.setdefault(location, []).extend(DEFINED.findall(code))
         entry["text"] = CODE.sub(
             lambda code: f" {' '.join(DEFINED.findall(code[0]))} ", entry["text"]
         )
+    by_location = {f"{key}/": pair for key, pair in pages.items()}
+    for entry in index["docs"]:
+        if pair := by_location.get(entry["location"]):
+            titles = [p.meta["title"] for of, p in pair.items() if of != language]
+            defined = dict.fromkeys(names.get(entry["location"], []))
+            about = [
+                _cut(pair[language].meta["description"]),
+                *titles,
+                " ".join(defined),
+            ]
+            entry["text"] = " ".join(f"<p>{escape(x)}</p>" for x in about if x)
     return json.dumps(index, ensure_ascii=False, separators=(",", ":"))
+
+
+def _cut(text: str) -> str:
+    """Part Chinese words by zero-width spaces, as the search plugin does."""
+    return HAN.sub(lambda m: "\u200b" + "\u200b".join(jieba.cut(m[0])) + "\u200b", text)
 
 
 def unused(path: str) -> bool:

@@ -145,6 +145,7 @@ def on_page_markdown(markdown, page, config, files):
             for tag in page.meta["tags"]
             if tag in guide.tags
         ]
+    page.meta["search"] = dress.search_weight(source) | page.meta.get("search", {})
     page.meta["guide"] = {
         "stale": (source.meta.get("translation") or {}).get("stale", False),
         "kind": source.kind,
@@ -192,4 +193,7 @@ def on_post_page(output, page, config):
 def on_post_build(config):
     """Lighten the search index, which the search plugin has written by now."""
     index = Path(config["site_dir"]) / "search" / "search_index.json"
-    index.write_text(dress.search_index(index.read_text("utf-8")), "utf-8")
+    pages = load(STATE["guide"])
+    index.write_text(
+        dress.search_index(index.read_text("utf-8"), pages, STATE["language"]), "utf-8"
+    )

@@ -24,15 +24,15 @@ def serve(guide: Guide, port: int) -> None:
     _port_is_free(port)
     start = time.monotonic()
     target = guide.build / "served"
-    _told(guide)
+    faults = Faults(guide)
+    faults.tell()
     _first_site(guide, target)
     wake = threading.Event()
 
     def rebuild() -> None:
         began = time.monotonic()
         try:
-            if not _told(guide):
-                return
+            faults.tell()
             publish(guide, target, strict=False)
             print(f"  rebuilt in {time.monotonic() - began:.1f} s", flush=True)
             wake.set()
@@ -80,17 +80,24 @@ def _first_site(guide: Guide, target: Path) -> None:
         )
 
 
-def _told(guide: Guide) -> bool:
-    """Say what is wrong with the sources; whether nothing is."""
-    problems = check_all(guide)
-    if problems:
-        print(
-            f"{Stop(problems)}".replace(
-                "nothing was published", "`make site` would stop here"
-            ),
-            flush=True,
-        )
-    return not problems
+class Faults:
+    """Tells what is wrong with the sources, once until something about it changes."""
+
+    def __init__(self, guide: Guide) -> None:
+        """Begin with nothing told."""
+        self.guide, self.last = guide, ""
+
+    def tell(self) -> None:
+        """Print the problems if they are others than last time."""
+        problems = check_all(self.guide)
+        said = str(Stop(problems)) if problems else ""
+        if said != self.last:
+            said = said or "the sources are in order again"
+            print(
+                said.replace("nothing was published", "`make site` would stop"),
+                flush=True,
+            )
+        self.last = said if problems else ""
 
 
 def _run_behind(guide: Guide, wake: threading.Event) -> None:

@@ -157,8 +157,8 @@ class FlatFusion(nn.Module):
 
     def forward(self, text_BTD, image_BSI, mask_BT) -> Tensor:
         """Return scores (B, 10)."""
-        image_BJ = image_BSI.flatten(1)
-        return self.head(torch.cat((image_BJ, mean_words(text_BTD, mask_BT)), 1))
+        words_BD = mean_words(text_BTD, mask_BT)
+        return self.head(torch.cat((image_BSI.flatten(1), words_BD), 1))
 
 
 # --8<-- [end:fusions]
@@ -209,8 +209,7 @@ def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 400):
 @torch.no_grad()
 def right(reader: Reader, mosaic_BXY, word_BT, answer_B, **options) -> Tensor:
     """Return 1.0 for each right answer and 0.0 for each wrong one: (B)."""
-    scores_BJ = reader(mosaic_BXY, word_BT, **options)
-    return (scores_BJ.argmax(1) == answer_B).float()
+    return (reader(mosaic_BXY, word_BT, **options).argmax(1) == answer_B).float()
 
 
 # --8<-- [end:reader]

@@ -3,7 +3,7 @@
 # --8<-- [start:imports]
 import hashlib
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, files
 from itertools import chain
 from pathlib import Path
@@ -63,6 +63,7 @@ def read_sentences(path: Path, longest: int = 24) -> list[list[str]]:
 
 # --8<-- [start:tags]
 TAGS = "BMES"  # begin, middle, end of a word; single
+Batches = list[tuple[Tensor, Tensor]]  # characters and tags, both (B, T)
 
 
 def tags_of(words: list[str]) -> str:
@@ -70,19 +71,10 @@ def tags_of(words: list[str]) -> str:
     return "".join("S" if len(w) == 1 else f"B{'M' * (len(w) - 2)}E" for w in words)
 
 
-def most_frequent_tags(sentences: list[list[str]]) -> dict[str, str]:
-    """Return the tag that each character bears most often."""
-    count = defaultdict(Counter)
-    for words in sentences:
-        for character, tag in zip("".join(words), tags_of(words), strict=True):
-            count[character][tag] += 1
-    return {character: tags.most_common(1)[0][0] for character, tags in count.items()}
-
-
 def make_batches(
     sentences: list[list[str]], number_of: dict[str, int], size: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs (characters (B, T), tags (B, T)) of sentences of similar length.
+) -> Batches:
+    """Return batches of sentences of similar length.
 
     Character 0 is padding and 1 is any character that `number_of` does not have.
     """
@@ -161,9 +153,7 @@ class Tagger(nn.Module):
 
 
 # --8<-- [start:train]
-def train(
-    model: Tagger, batches: list[tuple[Tensor, Tensor]], epochs: int
-) -> list[float]:
+def train(model: Tagger, batches: Batches, epochs: int) -> list[float]:
     """Train in place on the real characters only; return the loss of every step."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
@@ -181,8 +171,8 @@ def train(
 
 
 @torch.no_grad()
-def accuracy(model: Tagger, batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of real characters, padding left out, whose tag is right."""
+def accuracy(model: Tagger, batches: Batches) -> float:
+    """Return the share of real characters whose tag is right."""
     right = total = 0
     for char_BT, tag_BT in batches:
         real_BT = char_BT != 0
@@ -203,17 +193,14 @@ CONTEXTS = {  # LSTM size per direction, and what makes the context
 
 
 def compare(
-    both_ways: bool,
-    characters: int,
-    training: list[tuple[Tensor, Tensor]],
-    test: list[tuple[Tensor, Tensor]],
+    both_ways: bool, characters: int, training: Batches, test: Batches
 ) -> tuple[float, Tagger]:
     """Train each kind of context with 3 seeds, printing a row for each.
 
     Returns the points that attention adds to no context, and its last tagger.
     """
     mean = {}
-    print("context    parameters     accuracy   three seeds")
+    print("context    parameters     accuracy")
     for context, (hidden, make_mixer) in CONTEXTS.items():
         scores = []
         for seed in range(3):
@@ -226,7 +213,6 @@ def compare(
         print(
             f"{context:10} {sum(map(torch.numel, tagger.parameters())):10,}"
             f"   {mean[context]:.1f} ± {statistics.stdev(scores):.1f}"
-            f"   {'  '.join(f'{score:.2f}' for score in scores)}"
         )
     return mean["attention"] - mean["none"], tagger
 
@@ -236,9 +222,7 @@ def compare(
 
 # --8<-- [start:distances]
 @torch.no_grad()
-def weight_by_distance(
-    model: Tagger, batches: list[tuple[Tensor, Tensor]], reach: int
-) -> list[float]:
+def weight_by_distance(model: Tagger, batches: Batches, reach: int) -> list[float]:
     """Return the mean weight on the key at distance -reach … reach."""
     total, count = Counter(), Counter()
     for char_BT, _ in batches:
@@ -270,14 +254,6 @@ if __name__ == "__main__":
     assert not {"".join(words) for words in seen} & {"".join(words) for words in unseen}
     # --8<-- [end:load]
 
-    # --8<-- [start:baseline]
-    usual = most_frequent_tags(seen)
-    guesses = [usual.get(c, "S") for words in unseen for c in "".join(words)]
-    tags = [tag for words in unseen for tag in tags_of(words)]
-    right = sum(map(str.__eq__, guesses, tags))
-    print(f"{right} of {len(tags)} characters right, {right / len(tags):.1%}")
-    # --8<-- [end:baseline]
-
     # --8<-- [start:results]
     print("two-way encoder")
     two_way_gain, two_way = compare(True, len(characters) + 2, training, test)
@@ -291,8 +267,7 @@ if __name__ == "__main__":
     reach = 8
     for encoder, tagger in (("two-way", two_way), ("one-way", one_way)):
         mean = weight_by_distance(tagger, test, reach)
-        plt.plot(range(-reach, reach + 1), mean, "o-", label=f"{encoder} encoder")
-        print(encoder, "weight at distances -2 … 2:", [round(w, 3) for w in mean[6:11]])
+        plt.plot(range(-reach, reach + 1), mean, "o-", label=encoder)
     plt.xlabel("distance of the key from the query, in characters")
     plt.ylabel("mean weight")
     plt.ylim(bottom=0)

@@ -107,7 +107,6 @@ if __name__ == "__main__":
     outputs_BSD = outputs_SBD.transpose(0, 1)
     context_BD = torch.bmm(weight_BS.unsqueeze(1), outputs_BSD).squeeze(1)
     lost = (F.relu(context_BD) != context_BD).sum()
-    print(f"weights summed over a sentence   {weight_BS.sum(1).tolist()}")
     print(f"context {tuple(context_BD.shape)}: one vector, hence one label a sentence")
     print(f"numbers that ReLU sets to zero   {lost} of {context_BD.numel()}")
     print(f"weight on the 2 padded positions {weight_BS[1, 3:].sum():.3f}")

@@ -68,7 +68,6 @@ def test_equals_sdpa():
 # --8<-- [end:equals-sdpa]
 
 
-# --8<-- [start:future-changes-nothing]
 def test_future_changes_nothing():
     """Under a causal mask, new keys and values at the end leave the past bit for bit."""
     q, k, v = (torch.randn(1, 2, 8, 16) for _ in range(3))
@@ -78,10 +77,6 @@ def test_future_changes_nothing():
     after = attend(q, k, v, mask)
     assert before[:, :, :5].equal(after[:, :, :5])
     assert not before[:, :, 5:].isclose(after[:, :, 5:]).any()
-    print("positions 0 to 4 unchanged, 5 to 7 changed")
-
-
-# --8<-- [end:future-changes-nothing]
 
 
 # --8<-- [start:nothing-leaks]
@@ -91,19 +86,15 @@ def test_nothing_leaks():
     mask[..., 4:], mask[:, :, 2] = False, False  # two keys of padding, a blind query
     clean = [torch.randn(1, 1, 6, 8) for _ in range(3)]
     q, k, v = dirty = [x.clone() for x in clean]
-    q[:, :, 2], k[:, :, 4:], v[:, :, 4], v[:, :, 5] = (
-        -math.inf,
-        *[math.nan] * 2,
-        math.inf,
-    )
+    q[:, :, 2], k[:, :, 4:] = -math.inf, math.nan
+    v[:, :, 4], v[:, :, 5] = math.inf, math.nan
     results = []
     for inputs in (clean, dirty):
         out = attend(*(x.requires_grad_() for x in inputs), mask)
         results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
     torch.testing.assert_close(*results)
     theirs = F.scaled_dot_product_attention(*dirty, mask)
-    print("NaN in our output:", out.isnan().sum().item())
-    print("NaN in the output of PyTorch:", theirs.isnan().sum().item())
+    print(f"NaN: ours {out.isnan().sum()}, PyTorch {theirs.isnan().sum()}")
 
 
 # --8<-- [end:nothing-leaks]
@@ -361,12 +352,18 @@ def test_demonstration():
     assert "first query returns the first value: True" in out
     assert "T = S = 2048: 1073.7 MFLOPs" in out
     assert "bfloat16: 16 KiB per token, layer" in out
-    assert "  64       62.4    1.00 |          9.0e-01  1.5e+00         1.3e-01" in out
-    assert "1024     1029.8    0.99 |          1.5e-02  2.0e+00" in out
-    assert "weight of the first query on its future: 0.83" in out
     assert "naive:  [nan, nan, nan, nan, nan, nan]" in out
     assert "masked: [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]" in out
     assert "scaled after the product: inf, weight nan" in out
     assert "scaled before: 11584.0, weight 1.0" in out
     assert "is_causal=True returns the first value: True" in out
-    assert "sums of columns: ['1.00', '1.00', '1.00', '1.00', '1.00', '1.00']" in out
+    assert (
+        "sums of columns: tensor([1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000]"
+        in out
+    )
+    if not torch.cuda.is_available():  # other random numbers there
+        assert (
+            "  64       62.4    1.00 |          9.0e-01  1.5e+00         1.3e-01" in out
+        )
+        assert "1024     1029.8    0.99 |          1.5e-02  2.0e+00" in out
+        assert "weight of the first query on its future: 0.83" in out

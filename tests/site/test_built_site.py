@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections import Counter
 from functools import cache
@@ -403,20 +404,19 @@ def test_fonts_are_light_and_licensed(site):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_sitemap_names_every_page_in_both_languages(language, built, site):
-    soup = BeautifulSoup(
-        (site / ("" if language == "zh" else language) / "sitemap.xml").read_text(
-            "utf-8"
-        ),
-        "html.parser",
-    )
+    folder = site / ("" if language == "zh" else language)
+    urls = list(ElementTree.parse(folder / "sitemap.xml").getroot())
+    names = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9"}
     canonical = {
         page.soup.select_one("link[rel=canonical]")["href"]
         for page in built
         if page.language == language
     }
-    assert {tag.get_text() for tag in soup.select("loc")} == canonical
-    for url in soup.select("url"):
-        assert len({tag["href"] for tag in url.find_all("xhtml:link")}) == 2
+    assert {url.findtext("s:loc", namespaces=names) for url in urls} == canonical
+    for url in urls:
+        links = url.findall("{http://www.w3.org/1999/xhtml}link")
+        assert {link.get("hreflang") for link in links} == {"zh", "en", "x-default"}
+        assert len({link.get("href") for link in links}) == 2
 
 
 def test_robots_names_both_sitemaps(site):

@@ -22,3 +22,17 @@
     toggle.addEventListener("change", go, { once: true });
   };
 }
+
+/* Material cuts a Chinese query into the words of the index, but never looks for a word
+   that reaches to the end of the query. A sign behind it, in no index, lets it. */
+{
+  const { postMessage } = Worker.prototype;
+  const QUERY = 2;
+
+  Worker.prototype.postMessage = function (message, ...rest) {
+    if (message?.type === QUERY && typeof message.data === "string") {
+      message = { ...message, data: message.data.replace(/\p{sc=Han}+/gu, "$&〇") };
+    }
+    return postMessage.call(this, message, ...rest);
+  };
+}

@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:missing]
     no_image_11TJ = text_J.expand(1, 1, T, J)
-    v_11JK[:, :, T:] = float("nan")  # whatever stands where the image should be
+    k_11JK[:, :, T:] = v_11JK[:, :, T:] = float("nan")  # no image: anything may be here
     alone_11TK = attend(q_11TK, k_11JK, v_11JK, no_image_11TJ)
     torch.testing.assert_close(alone_11TK, self_11TK)
     print(f"image masked, text-only: {(alone_11TK - self_11TK).abs().max():.0e} apart")

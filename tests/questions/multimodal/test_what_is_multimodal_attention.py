@@ -27,7 +27,8 @@ def test_the_page_prints_what_it_quotes(run):
 
 
 def test_missing_image_is_text_alone(run):
-    assert run.names["v_11JK"][0, 0, 4:].isnan().all()
+    for name in ("k_11JK", "v_11JK"):
+        assert run.names[name][0, 0, 4:].isnan().all()
     torch.testing.assert_close(run.names["alone_11TK"], run.names["self_11TK"])
 
 
