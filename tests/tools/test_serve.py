@@ -57,7 +57,7 @@ def get(port, path):
         return answer.read().decode()
 
 
-def until(check, what, said, seconds=90):
+def until(check, what, said, seconds=240):
     """Wait until check() is true; no assertion depends on how long it took."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
