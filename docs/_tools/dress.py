@@ -20,6 +20,7 @@ CODE = re.compile(r"<pre\b.*?</pre>", re.S)
 DEFINED = re.compile(r"(?:^|>) *(?:def|class) (\w+)", re.M)
 KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
 UNUSED = re.compile(r"^assets/javascripts/lunr/|\.map$|^assets/images/favicon\.png$")
+HELPER = re.compile(r"_|test_")  # names nobody looks for a page by
 HAN = re.compile(r"[\u3400-\u9fff]+")
 NARROW = 40  # columns that a phone shows
 
@@ -77,7 +78,9 @@ def search_index(text: str, pages: dict[str, dict[str, Page]], language: str) ->
     for entry in index["docs"]:
         location = entry["location"].partition("#")[0]
         for code in CODE.findall(entry["text"]):
-            names.setdefault(location, []).extend(DEFINED.findall(code))
+            names.setdefault(location, []).extend(
+                name for name in DEFINED.findall(code) if not HELPER.match(name)
+            )
         entry["text"] = CODE.sub(
             lambda code: f" {' '.join(DEFINED.findall(code[0]))} ", entry["text"]
         )

@@ -77,7 +77,7 @@ def test_index_keeps_names_of_code_and_describes_pages():
             {"location": "a/mean/", "text": ""},
             {
                 "location": "a/mean/#code",
-                "text": "<p>why</p> <pre><code>class Mean:\n    def forward(self):\n        x = 1"
+                "text": "<p>why</p> <pre><code>class Mean:\n    def __init__(self):\n    def forward(self):\n        x = 1"
                 "</code></pre>",
             },
             {"location": "elsewhere/", "text": "as it was"},
@@ -86,7 +86,7 @@ def test_index_keeps_names_of_code_and_describes_pages():
     whole, section, other = json.loads(
         dress.search_index(json.dumps(index), pages, "zh")
     )["docs"]
-    assert section["text"] == "<p>why</p>  Mean forward "
+    assert section["text"] == "<p>why</p>  Mean __init__ forward "
     assert "平均" in whole["text"]
     assert "The mean &amp; more" in whole["text"]
     assert "Mean forward" in whole["text"]
