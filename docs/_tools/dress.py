@@ -20,6 +20,10 @@ CODE = re.compile(r"<pre\b.*?</pre>", re.S)
 DEFINED = re.compile(r"(?:^|>) *(?:def|class) (\w+)", re.M)
 KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
 UNUSED = re.compile(r"^assets/javascripts/lunr/|\.map$|^assets/images/favicon\.png$")
+BEFORE_BLOCK = re.compile(
+    r"\n(?=</?(?:article|aside|body|dd|div|dl|dt|footer|form|h[1-6]|head|header|html|li|link|main"
+    r"|meta|nav|ol|p|section|table|tbody|td|th|thead|title|tr|ul)\b)"
+)
 HELPER = re.compile(r"_|test_")  # names nobody looks for a page by
 HAN = re.compile(r"[\u3400-\u9fff]+")
 NARROW = 40  # columns that a phone shows
@@ -54,7 +58,9 @@ def page(html: str) -> str:
     parts = KEPT.split(html)
     # split gives: text, kept, its tag, text, kept, its tag, …, text
     return "".join(
-        re.sub(r"\s*\n\s*", "\n", part) if number % 3 == 0 else part
+        BEFORE_BLOCK.sub("", re.sub(r"\s*\n\s*", "\n", part))
+        if number % 3 == 0
+        else part
         for number, part in enumerate(parts)
         if number % 3 != 2
     )

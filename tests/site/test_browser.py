@@ -225,26 +225,26 @@ def test_missing_page_works(open_page, base):
     page.wait_for_url(base + "en/")
 
 
-def test_first_load_is_light(open_page, base):
+@each_language
+def test_first_load_is_light(language, browser, base, site):
     """What the browser really asks for, scripts' requests included."""
-    for language in LANGUAGES:
-        page = open_page("404.html")
-        page.context.clear_cookies()
-        bodies = {}
-        page.on("response", lambda r, bodies=bodies: bodies.setdefault(r.url, r))
-        page.goto(
-            base + address(KINDS["implementation"], language), wait_until="networkidle"
-        )
-        sizes = {
-            path_of(url, base): len(
-                body if url.endswith("woff2") else gzip.compress(body)
-            )
-            for url, response in bodies.items()
-            if (body := response.body())
-        }
-        assert any(path.endswith(".woff2") for path in sizes)
-        assert any("workers/search" in path for path in sizes)
-        assert sum(sizes.values()) <= LOAD_LIMIT, sizes
+    with browser.new_context() as context:
+        page = context.new_page()
+        asked = set()
+        page.on("request", lambda r: asked.add(path_of(r.url, base)))
+        page.goto(base + address(KINDS["implementation"], language))
+        page.wait_for_load_state("networkidle")
+    files = [
+        site / (f"{path}index.html" if path.endswith("/") else path) for path in asked
+    ]
+    sizes = {
+        file.name: len(body if file.suffix == ".woff2" else gzip.compress(body))
+        for file in files
+        if (body := file.read_bytes())
+    }
+    assert {"guide-math.woff2", "guide.css", "index.html"} <= set(sizes)
+    assert any(name.startswith("search.") for name in sizes), "the search's worker"
+    assert sum(sizes.values()) <= LOAD_LIMIT, sizes
 
 
 # --- Without JavaScript, on a phone, by keyboard, by ear ------------------------------

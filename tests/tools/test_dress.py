@@ -61,8 +61,12 @@ def test_callouts_speak_the_language_of_the_page():
 
 
 def test_indents_go_except_where_they_count():
-    whole = "<p>\n    a\n\n    b\n</p>\n<pre>\n    kept\n\n</pre>\n\n  <i>c</i>"
-    assert dress.page(whole) == "<p>\na\nb\n</p>\n<pre>\n    kept\n\n</pre>\n<i>c</i>"
+    whole = (
+        "<p>\n    a\n\n    b\n</p>\n<pre>\n    kept\n\n</pre>\n\n  <i>c</i>\n<b>d</b>"
+    )
+    assert dress.page(whole) == (
+        "<p>\na\nb</p>\n<pre>\n    kept\n\n</pre>\n<i>c</i>\n<b>d</b>"
+    )
 
 
 def test_index_keeps_names_of_code_and_describes_pages():
