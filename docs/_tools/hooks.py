@@ -6,7 +6,6 @@ The five moves that make MkDocs render what mkdocs-jupyter publishes are `on_fil
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from mkdocs.exceptions import PluginError
@@ -25,9 +24,7 @@ STATE: dict = {}
 @event_priority(100)
 def on_config(config):
     """Read the guide once per build."""
-    guide = Guide(
-        Path(config["extra"].get("guide_root") or config["config_file_path"]).parent
-    )
+    guide = Guide(Path(config["config_file_path"]).parent)
     runner = Runner(guide)
     language = config["theme"]["language"]
     pages = {
@@ -44,14 +41,12 @@ def on_config(config):
         guide.build / "downloads",
     )
     config["site_url"] = site_url if language == "zh" else f"{site_url}{language}/"
-    record = config["extra"].get("gpu_record")
-    gpu = json.loads(Path(record).read_text("utf-8")) if record else {}
     STATE.update(
         guide=guide,
         runner=runner,
         language=language,
         pages=pages,
-        gpu=gpu,
+        gpu=config["extra"].get("gpu") or {},
         rendered={},
         run=runner.pages(),
         downloads=downloads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -48,13 +49,14 @@ def publish(
     (guide.build / "jieba.txt").write_text(
         glossary_page.search_dictionary(guide), "utf-8"
     )
+    gpu = _record(gpu_record) if gpu_record else {}
     parts = {
         language: guide.build / f"{target.name}-{language}" for language in LANGUAGES
     }
     # Each language in a process of its own: two cores, and MkDocs keeps global state.
     with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
         builds = [
-            pool.submit(_build_language, guide, language, folder, gpu_record, strict)
+            pool.submit(_build_language, guide, language, folder, gpu, strict)
             for language, folder in parts.items()
         ]
         faults = [fault for build in builds if (fault := build.exception())]
@@ -77,15 +79,26 @@ def publish(
     return target
 
 
+def _record(path: str) -> dict:
+    """Return what ran on a GPU, {page: device and versions}."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise Stop(
+            f"--gpu-record {path}: {error}. Give a file that `run --record` wrote, or leave "
+            "the option out: pages then say that they have not run on a GPU."
+        ) from error
+
+
 def _build_language(
-    guide: Guide, language: str, folder: Path, gpu_record: str | None, strict: bool
+    guide: Guide, language: str, folder: Path, gpu: dict, strict: bool
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mkdocs").setLevel(logging.WARNING)
     jieba.setLogLevel(logging.WARNING)
     try:
         config = load_config(str(guide.root / CONFIG[language]), site_dir=str(folder))
-        config["extra"]["gpu_record"] = gpu_record
+        config["extra"]["gpu"] = gpu
         counter = _Warnings()
         logging.getLogger("mkdocs").addHandler(counter)
         try:

@@ -217,6 +217,15 @@ def test_the_page_names_where_it_ran(site_fixture, tmp_path):
     assert "NVIDIA X1" in text
 
 
+def test_a_record_that_cannot_be_read_is_one_sentence(site_fixture, tmp_path):
+    with pytest.raises(Stop, match="Give a file that `run --record` wrote"):
+        site.publish(
+            site_fixture.guide,
+            site_fixture.guide.site,
+            gpu_record=str(tmp_path / "no.json"),
+        )
+
+
 def test_a_stale_translation_shows_a_banner(site_fixture):
     fixture = site_fixture
     fixture.edit(fixture.path("zh"), "说明。", "新的说明。")
