@@ -50,17 +50,14 @@ def weights(site: Path) -> list[Weight]:
 def loaded_by(page: Path, site: Path) -> set[Path]:
     """Return the files a browser fetches for a page: named in it, or in its styles.
 
-    Pictures in the text are left out (they load when they come into view); the search
-    index and its worker are in: the theme fetches them with the page.
+    Left out are pictures in the text (they load when they come into view) and the search
+    index (it loads when the search is used); the search's worker is in.
     """
     text = re.sub(
         r"<img[^>]*loading=.?lazy[^>]*>|<a [^>]*>", "", page.read_text("utf-8")
     )
     root = site / "en" if page.is_relative_to(site / "en") else site
-    files = {
-        root / "search/search_index.json",
-        *root.glob("assets/javascripts/workers/*.js"),
-    }
+    files = set(root.glob("assets/javascripts/workers/*.js"))
     files |= set(_named(text, page.parent, site))
     for style in [f for f in files if f.suffix == ".css"]:
         files |= set(_named(style.read_text("utf-8"), style.parent, site))
@@ -76,6 +73,8 @@ def _named(text: str, folder: Path, site: Path) -> Iterator[Path]:
 
 
 def _gzipped(file: Path) -> int:
+    if file.suffix == ".woff2":  # compressed already, and served as it is
+        return file.stat().st_size
     return len(gzip.compress(file.read_bytes(), 6, mtime=0))
 
 

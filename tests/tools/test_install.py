@@ -59,6 +59,16 @@ def test_a_half_made_environment_is_made_anew(monkeypatch, tmp_path, capsys):
     assert not (venv / "bin").exists()
 
 
+def test_an_update_keeps_the_time_of_the_whole_install(monkeypatch, tmp_path):
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to("/bin/true")
+    (venv / "installed").write_text("51\n")
+    monkeypatch.setattr(install, "run", lambda *command, why: None)
+    install.main(venv)
+    assert (venv / "installed").read_text() == "51\n"
+
+
 def test_the_mark_of_an_install_is_left_only_when_all_went_well(monkeypatch, tmp_path):
     venv = tmp_path / "venv"
 
