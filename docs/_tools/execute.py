@@ -222,6 +222,15 @@ class Runner:
         return problems
 
 
+RUNNING: set[subprocess.Popen] = set()
+
+
+def end_runs() -> None:
+    """End the runs under way: whoever ends the server does not want them to go on."""
+    for process in list(RUNNING):
+        process.terminate()
+
+
 def _stream(command: list[str], environment: dict, folder: Path) -> tuple[int, str]:
     """Run pytest, show its progress lines as they come, keep the rest for a fault."""
     said = []
@@ -233,11 +242,13 @@ def _stream(command: list[str], environment: dict, folder: Path) -> tuple[int, s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
+        RUNNING.add(process)
         for line in process.stdout:
             if line.startswith("  ["):
                 print(line, end="", flush=True)
             else:
                 said.append(line)
+        RUNNING.discard(process)
     return process.returncode, "".join(said)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import signal
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from mkdocs.livereload import LiveReloadServer
 
-from docs._tools.execute import Runner
+from docs._tools.execute import Runner, end_runs
 from docs._tools.guide import Guide
 from docs._tools.problems import Stop
 from docs._tools.site import check_all, publish
@@ -21,6 +22,11 @@ WATCHED = ("docs", "snippets", "tests", "mkdocs.yml", "mkdocs.en.yml")
 
 def serve(guide: Guide, port: int) -> None:
     """Serve on 127.0.0.1 until interrupted."""
+    for sign in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # a job in the background ignores SIGINT
+        signal.signal(sign, signal.default_int_handler)
     _port_is_free(port)
     start = time.monotonic()
     target = guide.build / "served"
@@ -63,6 +69,7 @@ def serve(guide: Guide, port: int) -> None:
     except KeyboardInterrupt:
         print("ended")
     finally:
+        end_runs()
         server.shutdown()
 
 
