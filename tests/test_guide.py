@@ -15,7 +15,7 @@ from docs._tools.site import check_all
 
 GUIDE = Guide()
 # Helpers that several tests or demonstrations use; they are no page's own.
-SHARED = {"snippets/properties/error_budget.py"}
+SHARED = {"snippets/properties/error_budget.py", "snippets/properties/cost.py"}
 
 
 def tracked() -> list[str]:
@@ -108,7 +108,7 @@ def test_evidence_asserts_what_it_prints():
 
 
 def test_snippets_import_only_torch_and_what_a_page_needs():
-    allowed = {"torch", "numpy", "matplotlib", "snippets"}
+    allowed = {"torch", "numpy", "matplotlib", "hypothesis", "snippets"}
     import sys
 
     for name in snippets():

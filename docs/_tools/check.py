@@ -14,7 +14,7 @@ from docs._tools.pages import HEADINGS, KEYS, LEVELS, TYPES, Page, each, load
 from docs._tools.problems import Problem
 
 PACKAGE = re.compile(r"^[\w.-]+==[\w.]+$")
-CELL_TAGS = {"folded", "raises-exception"}
+CELL_TAGS = {"folded", "raises-exception", "solution"}
 
 
 def check(guide: Guide) -> list[Problem]:

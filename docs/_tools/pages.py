@@ -57,6 +57,7 @@ HEADINGS = {
         "cost",
         "picture?",
         "pitfalls",
+        "practice?",
     ],
     "question": ["in-one-sentence", "in-full", "evidence", "follow-ups", "pitfalls"],
     "application": ["question", "data", "model", "result", "weights", "limits"],

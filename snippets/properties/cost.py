@@ -1,0 +1,105 @@
+"""What a call costs: floating-point operations, peak memory, time, and how it grows."""
+
+# --8<-- [start:cost]
+import math
+import weakref
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_flops(call: Callable) -> int:
+    """Return the FLOPs of the matrix products in one call, 2 for a multiply-add."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+class Allocations(TorchDispatchMode):
+    """Adds up the storages that live at once while it is entered, in bytes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self.live = self.peak = self.largest = 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run an operator; count what it allocates."""
+        kwargs = kwargs or {}
+        given = {_key(one) for one in tree_leaves((args, kwargs)) if _is(one)}
+        out = func(*args, **kwargs)
+        for one in tree_leaves(out):
+            if _is(one) and (key := _key(one)) not in self.seen | given:
+                storage, size = one.untyped_storage(), one.untyped_storage().nbytes()
+                self.seen.add(key)
+                self.live += size
+                self.peak = max(self.peak, self.live)
+                self.largest = max(self.largest, size)
+                weakref.finalize(storage, self._free, key, size)
+        return out
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.live -= size
+
+
+def _is(one: object) -> bool:
+    return isinstance(one, Tensor) and one.layout == torch.strided
+
+
+def _key(one: Tensor) -> int:
+    return one.untyped_storage()._cdata
+
+
+def peak_bytes(call: Callable) -> int:
+    """Return the most bytes that tensors made by one call occupy at once."""
+    with Allocations() as made:
+        call()
+    return made.peak
+
+
+def largest_bytes(call: Callable) -> int:
+    """Return the size of the largest tensor that one call makes, in bytes."""
+    with Allocations() as made:
+        call()
+    return made.largest
+
+
+def seconds(call: Callable, runs: int = 5) -> float:
+    """Return the median time of one call."""
+    call()
+    return Timer("call()", globals={"call": call}).timeit(runs).median
+
+
+def exponent(lengths: Sequence[int], values: Sequence[float]) -> float:
+    """Return p of the best fit value ∝ length^p: the slope in a log-log picture."""
+    log_L = torch.tensor([math.log(n) for n in lengths], device="cpu")
+    value_L = torch.tensor([math.log(v) for v in values], device="cpu")
+    centered_L = log_L - log_L.mean()
+    return (centered_L @ value_L / centered_L.square().sum()).item()
+
+
+def plot_growth(
+    lengths: Sequence[int], curves: dict[str, tuple[Sequence[float], float]]
+) -> None:
+    """Draw {label: (values, stated exponent)} on log-log axes, fits in the legend."""
+    for (label, (values, stated)), mark in zip(curves.items(), "os^dv", strict=False):
+        fitted = exponent(lengths, values)
+        plt.loglog(
+            lengths,
+            values,
+            f"{mark}-",
+            label=f"{label}: fitted {fitted:.2f}, stated {stated:g}",
+        )
+    plt.xlabel("length")
+    plt.legend()
+
+
+# --8<-- [end:cost]
