@@ -41,6 +41,7 @@ MAY = {"translation", "tags", "sources", "template", "hide", "search"}
 KEYS = {
     "index": (ALWAYS, MAY | {"order"}),
     "implementation": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
+    "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"time_limit"}),
     "question": (ALWAYS | {"tags", "sources", "level", "evidence"}, MAY | {"packages"}),
     "application": (
         ALWAYS | {"tags", "sources", "packages"},
@@ -107,6 +108,8 @@ class Page:
         """Return what the page is, by where it stands."""
         if self.path.name == "index.md":
             return "index"
+        if self.key.startswith("implementations/comparisons/"):
+            return "comparison"
         return PARTS.get(self.key.split("/")[0], "plain")
 
     @cached_property

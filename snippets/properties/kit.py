@@ -33,7 +33,7 @@ def allowed(b_any: Tensor) -> float:
 
 
 def agreement(ours_any: Tensor, theirs_any: Tensor, en: str = "", zh: str = "") -> None:
-    """Two tensors agree up to rounding; en and zh say what they are."""
+    """Expect two tensors to agree up to rounding; en and zh say what they are."""
     if tuple(ours_any.shape) != tuple(theirs_any.shape):
         came, wanted = tuple(ours_any.shape), tuple(theirs_any.shape)
         raise Broken(
@@ -57,7 +57,7 @@ def _size(off: float) -> str:
 
 # --8<-- [start:causality]
 def causality(f: Callable, x_any: Tensor, draw: Draw, axis: int = 1) -> None:
-    """No output moves when only later inputs change, be it to NaN."""
+    """Expect that no output moves when only later inputs change."""
     T = x_any.shape[axis]
     cut = draw.size("first changed position", 1, max(1, T - 1))
     changed_any = x_any.clone()
@@ -78,7 +78,7 @@ def causality(f: Callable, x_any: Tensor, draw: Draw, axis: int = 1) -> None:
 
 # --8<-- [start:padding-invariance]
 def padding_invariance(f: Callable, x_BTD: Tensor, draw: Draw) -> None:
-    """`f(x, keep)` on a padded batch equals `f` on the sequence without padding.
+    """Expect `f(x, keep)` on a padded batch to equal `f` without padding.
 
     `keep` is boolean (B, T), True for what is no padding.
     """
@@ -101,7 +101,7 @@ def padding_invariance(f: Callable, x_BTD: Tensor, draw: Draw) -> None:
 
 # --8<-- [start:batch-independence]
 def batch_independence(f: Callable, x_any: Tensor, draw: Draw) -> None:
-    """A sample's output does not depend on the other samples of its batch."""
+    """Expect a sample's output not to depend on the other samples of its batch."""
     B = len(x_any)
     one = draw.size("sample", 0, B - 1)
     alone_any = f(x_any[one : one + 1])
@@ -120,7 +120,7 @@ def batch_independence(f: Callable, x_any: Tensor, draw: Draw) -> None:
 def permutation_equivariance(
     f: Callable, x_any: Tensor, draw: Draw, axis: int = 1
 ) -> None:
-    """Permuting the positions of the input permutes the output, and does no more."""
+    """Expect permuted positions of the input to permute the output, and no more."""
     T = x_any.shape[axis]
     order = draw.data.draw(_permutations(T))
     draw.named["order of positions"] = order
@@ -147,7 +147,7 @@ def _permutations(T: int):
 def cached_equals_full(
     full: Callable, step: Callable, x_any: Tensor, draw: Draw, axis: int = 1
 ) -> None:
-    """Feeding pieces to `step(piece, cache) -> (output, cache)` equals `full(x)`.
+    """Expect pieces fed to `step(piece, cache) -> (output, cache)` to equal `full(x)`.
 
     The cache begins as None. The pieces have lengths that are drawn.
     """
@@ -181,7 +181,7 @@ def _lengths(most: int):
 def chunked_equals_whole(
     whole: Callable, chunked: Callable, x_any: Tensor, draw: Draw, axis: int = 1
 ) -> None:
-    """`chunked(x, chunk)` equals `whole(x)`, also where the chunk divides nothing."""
+    """Expect `chunked(x, chunk)` to equal `whole(x)`, whatever the chunk."""
     chunk = draw.size("chunk", 1, x_any.shape[axis] + 2)
     expected_any = whole(x_any)
     off = gap(chunked(x_any, chunk), expected_any)
@@ -197,7 +197,7 @@ def chunked_equals_whole(
 
 # --8<-- [start:gradient-flow]
 def gradient_flow(f: Callable, *inputs: Tensor) -> None:
-    """A finite gradient that is not all zeros reaches every input and parameter."""
+    """Expect a finite gradient, not all zeros, at every input and parameter."""
     leaves = [one.detach().clone().requires_grad_() for one in inputs]
     owned = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
     named = {f"input {number}": leaf for number, leaf in enumerate(leaves)} | owned
@@ -226,7 +226,7 @@ def gradient_flow(f: Callable, *inputs: Tensor) -> None:
 
 # --8<-- [start:registered-parameters]
 def registered_parameters(module: nn.Module) -> None:
-    """Every weight that the module holds is among its parameters()."""
+    """Expect every weight that the module holds among its parameters()."""
     known = {id(one) for one in module.parameters()}
     for owner_name, owner in [("", module), *module.named_modules()]:
         for name, value in vars(owner).items():
@@ -261,7 +261,7 @@ def _held(value: object) -> Iterable[Tensor]:
 
 # --8<-- [start:no-input-mutated]
 def no_input_mutated(f: Callable, *inputs: Tensor) -> None:
-    """The call leaves its inputs as they were."""
+    """Expect the call to leave its inputs as they were."""
     before = [one.clone() for one in inputs]
     f(*inputs)
     for number, (one, old) in enumerate(zip(inputs, before, strict=True)):
@@ -277,7 +277,7 @@ def no_input_mutated(f: Callable, *inputs: Tensor) -> None:
 
 # --8<-- [start:convexity]
 def convexity(f: Callable, v_any: Tensor, draw: Draw, axis: int = -2) -> None:
-    """`f(v)` averages values: constant values come back, extremes are not passed."""
+    """Expect `f(v)` to average: constants come back, extremes are not passed."""
     out_any = f(v_any)
     low_any = v_any.amin(axis, keepdim=True)
     high_any = v_any.amax(axis, keepdim=True)
