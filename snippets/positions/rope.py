@@ -176,7 +176,7 @@ if __name__ == "__main__":
     # --8<-- [end:first-look]
 
     # --8<-- [start:cost]
-    lengths = [128, 256, 512, 1024]
+    lengths = [256, 512, 1024, 2048]
     rotating, attending = [], []
     for T in lengths:
         x_BHTK, pos_BT = torch.randn(1, 2, T, 64), torch.arange(T).expand(1, T)
