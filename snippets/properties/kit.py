@@ -196,12 +196,12 @@ def chunked_equals_whole(
 
 
 # --8<-- [start:gradient-flow]
-def gradient_flow(f: Callable, *inputs: Tensor) -> None:
+def gradient_flow(f: Callable, *inputs_any: Tensor) -> None:
     """Expect a finite gradient, not all zeros, at every input and parameter."""
-    leaves = [one.detach().clone().requires_grad_() for one in inputs]
+    leaves_any = [one_any.detach().clone().requires_grad_() for one_any in inputs_any]
     owned = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
-    named = {f"input {number}": leaf for number, leaf in enumerate(leaves)} | owned
-    out_any = f(*leaves)
+    named = {f"input {n}": leaf_any for n, leaf_any in enumerate(leaves_any)} | owned
+    out_any = f(*leaves_any)
     if not out_any.requires_grad:
         raise Broken(
             "the output has lost its gradient: something was detached",
@@ -211,8 +211,8 @@ def gradient_flow(f: Callable, *inputs: Tensor) -> None:
     generator = torch.Generator("cpu").manual_seed(1)
     weight_any = torch.randn(out_any.shape, generator=generator, device="cpu")
     loss = (out_any * weight_any.to(out_any)).sum()
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    for name, grad_any in zip(named, found, strict=True):
+    found_any = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    for name, grad_any in zip(named, found_any, strict=True):
         if grad_any is None or not grad_any.any():
             raise Broken(f"no gradient reaches {name}", f"{name} 没有梯度")
         if not grad_any.isfinite().all():
@@ -227,13 +227,13 @@ def gradient_flow(f: Callable, *inputs: Tensor) -> None:
 # --8<-- [start:registered-parameters]
 def registered_parameters(module: nn.Module) -> None:
     """Expect every weight that the module holds among its parameters()."""
-    known = {id(one) for one in module.parameters()}
+    known = {id(one_any) for one_any in module.parameters()}
     for owner_name, owner in [("", module), *module.named_modules()]:
-        for name, value in vars(owner).items():
+        for name, value_any in vars(owner).items():
             if name.startswith("_"):
                 continue
-            for found in _held(value):
-                if id(found) not in known:
+            for held_any in _held(value_any):
+                if id(held_any) not in known:
                     path = f"{owner_name}.{name}".strip(".")
                     raise Broken(
                         f"a weight in {path} is not registered: no optimizer sees it",
@@ -241,31 +241,33 @@ def registered_parameters(module: nn.Module) -> None:
                     )
 
 
-def _held(value: object) -> Iterable[Tensor]:
+def _held(value_any: object) -> Iterable[Tensor]:
     """Yield the weights that a plain attribute hides, in lists and dicts, too."""
-    if isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, Tensor):
-        if value.requires_grad and value.is_leaf:
-            yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _held(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _held(one)
+    if isinstance(value_any, nn.Module):
+        yield from value_any.parameters()
+    elif isinstance(value_any, Tensor):
+        if value_any.requires_grad and value_any.is_leaf:
+            yield value_any
+    elif isinstance(value_any, Mapping):
+        for one_any in value_any.values():
+            yield from _held(one_any)
+    elif isinstance(value_any, (list, tuple)):
+        for one_any in value_any:
+            yield from _held(one_any)
 
 
 # --8<-- [end:registered-parameters]
 
 
 # --8<-- [start:no-input-mutated]
-def no_input_mutated(f: Callable, *inputs: Tensor) -> None:
+def no_input_mutated(f: Callable, *inputs_any: Tensor) -> None:
     """Expect the call to leave its inputs as they were."""
-    before = [one.clone() for one in inputs]
-    f(*inputs)
-    for number, (one, old) in enumerate(zip(inputs, before, strict=True)):
-        if not torch.equal(one.nan_to_num(), old.nan_to_num()):
+    before_any = [one_any.clone() for one_any in inputs_any]
+    f(*inputs_any)
+    for number, (one_any, old_any) in enumerate(
+        zip(inputs_any, before_any, strict=True)
+    ):
+        if not torch.equal(one_any.nan_to_num(), old_any.nan_to_num()):
             raise Broken(
                 f"the call changed its input {number} in place",
                 f"调用改动了第 {number} 个输入本身",
@@ -344,7 +346,7 @@ def examine(
     dtype = torch.float32
     if isinstance(subject, nn.Module):
         subject.eval()
-        dtype = next((p.dtype for p in subject.parameters()), dtype)
+        dtype = next((one_any.dtype for one_any in subject.parameters()), dtype)
 
     def run(name: str, draw: Draw) -> None:
         B, T = draw.size("B", 1, 3), draw.size("T", 1, longest)
