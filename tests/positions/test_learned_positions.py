@@ -247,6 +247,7 @@ def test_padding_may_hold_nan():
 
 def test_non_contiguous_and_small_inputs():
     """Transposed input, int32 positions, one token, the last row."""
+    assert LearnedPositions(1, 1)(torch.zeros(1, 1, 1)).shape == (1, 1, 1)
     add = LearnedPositions(3, 5).double()
     x = torch.randn(5, 2, 3).double().permute(1, 2, 0)
     torch.testing.assert_close(add(x), add(x.contiguous()))
@@ -295,10 +296,13 @@ def test_bad_input_is_named():
         ValueError, match=r"^position 4 has no row: the table ends at 3$"
     ):
         add(torch.zeros(1, 5, 8))
-    for keep in (torch.ones(3).bool(), torch.ones(2, 3)):
+    for keep, shape, dtype in (
+        (torch.ones(3).bool(), r"\(3,\)", "bool"),
+        (torch.ones(2, 3), r"\(2, 3\)", "float32"),
+    ):
         with pytest.raises(
             ValueError,
-            match=r"^keep has \(.*\) and torch\..*, expected "
+            match=rf"^keep has {shape} and torch\.{dtype}, expected "
             r"\(batch, positions\) and torch\.bool$",
         ):
             position_ids(keep)
