@@ -267,6 +267,9 @@ def test_nothing_of_size_t_by_s():
         sizes.append(largest_bytes(lambda x=x: window_attention(x, x, x, 16)))
         assert sizes[-1] == 4 * T * 31
     assert exponent((256, 512, 1024), sizes) == pytest.approx(1)
+    # One decoding step takes one query, not a chunk of W.
+    q = torch.randn(1, 1, 1, 8)
+    assert count_flops(lambda: window_attention(q, x, x, 16)) == 4 * 16 * 8
     # A window longer than the sequence does not pad the keys to its length.
     x = torch.randn(1, 1, 4, 8)
     assert largest_bytes(lambda: window_attention(x, x, x, 10**6)) < 4 * 400
@@ -328,5 +331,5 @@ def test_demonstration():
     assert "window_size=(1023, 0): the last query sees 1024 keys" in out
     assert "write, then read: query 0 moves by 1.00" in out
     assert "read, then write: query 0 moves by 0.00" in out
-    assert "slots 0 1 2 3:     ['0.03', '0.06', '0.02', '0.00']" in out
+    assert "slots 0 1 2 3:     ['0.13', '0.39', '0.61', '0.00']" in out
     assert "positions 2 3 4 5: ['0.00', '0.00', '0.00', '0.00']" in out
