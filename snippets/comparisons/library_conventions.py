@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # about progress bars that nobody needs here
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.foundations.scaled_dot_product import attend
+from snippets.foundations.scaled_dot_product import masked_softmax
 from snippets.properties.error_budget import error_budget, largest_error
 
 
@@ -148,7 +148,9 @@ if __name__ == "__main__":
 
     takes = {
         "SDPA": lambda mask_TS: sdpa(*qkv_any, mask_TS),
-        "attend of this guide": lambda mask_TS: attend(*qkv_any, mask_TS[None, None]),
+        "masked_softmax of this guide": lambda mask_TS: masked_softmax(
+            torch.zeros(1, 1, 4, 4), mask_TS[None, None]
+        ),
         "FlexAttention": by_flex,
         "masked_fill(mask, -inf)": lambda mask_TS: (
             torch.zeros(4, 4).masked_fill(mask_TS, -math.inf).softmax(-1)
@@ -196,7 +198,8 @@ if __name__ == "__main__":
     row("FlexAttention, t >= s", seen(by_flex(t_21 >= s_5)), top_left)
     row("FlexAttention, t + S - T >= s", seen(by_flex(t_21 + 3 >= s_5)), bottom_right)
     mask_1125 = torch.ones(1, 1, 2, 5, dtype=torch.bool).tril(5 - 2)
-    row("attend, tril(S - T)", seen(attend(*two_five_any, mask_1125)), bottom_right)
+    ours_1125 = masked_softmax(torch.zeros(1, 1, 2, 5), mask_1125)
+    row("masked_softmax, tril(S - T)", seen(ours_1125), bottom_right)
     x_15D, cache = torch.randn(1, 5, 32), DynamicCache(config=config)
     llama(inputs_embeds=x_15D[:, :3], cache=cache)
     out = llama(inputs_embeds=x_15D[:, 3:], cache=cache, output_attentions=True)
@@ -306,7 +309,7 @@ if __name__ == "__main__":
         ("masked_fill(mask, -inf)", ~mask_44, "NaN"),
         ("SDPA", mask_44, "zeros"),
         ("FlexAttention", mask_44, "zeros"),
-        ("attend of this guide", mask_44, "zeros"),
+        ("masked_softmax of this guide", mask_44, "zeros"),
     ):
         row(name, blind(takes[name](mask_any)), expected)
     lowest_44 = torch.zeros(4, 4).masked_fill(~mask_44, lowest)

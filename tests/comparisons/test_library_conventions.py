@@ -26,7 +26,7 @@ from tests.running import run_main
 ROWS = """
 one layer, random weights: LlamaAttention
 SDPA 1100
-attend of this guide 1100
+masked_softmax of this guide 1100
 FlexAttention 1100
 masked_fill(mask, -inf) 0011
 nn.MultiheadAttention, attn_mask 0011
@@ -39,7 +39,7 @@ SDPA, is_causal=True 10000 11000
 SDPA, causal_lower_right(T, S) 11110 11111
 FlexAttention, t >= s 10000 11000
 FlexAttention, t + S - T >= s 11110 11111
-attend, tril(S - T) 11110 11111
+masked_softmax, tril(S - T) 11110 11111
 transformers, 2 tokens after 3 11110 11111
 nn.MultiheadAttention, is_causal=True Need attn_mask
 transformers, Llama: half-split True
@@ -73,7 +73,7 @@ transformers, eval: drops False
 masked_fill(mask, -inf) NaN
 SDPA zeros
 FlexAttention zeros
-attend of this guide zeros
+masked_softmax of this guide zeros
 SDPA, float, finfo.min uniform
 transformers, eager uniform
 transformers, sdpa zeros
