@@ -58,7 +58,7 @@ HEADINGS = {
         "cost",
         "picture?",
         "pitfalls",
-        "practice?",
+        "practice",
     ],
     "question": ["in-one-sentence", "in-full", "evidence", "follow-ups", "pitfalls"],
     "application": ["question", "data", "model", "result", "weights", "limits"],
