@@ -41,7 +41,7 @@ MAY = {"translation", "tags", "sources", "template", "hide", "search"}
 KEYS = {
     "index": (ALWAYS, MAY | {"order"}),
     "implementation": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
-    "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"time_limit"}),
+    "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
     "question": (ALWAYS | {"tags", "sources", "level", "evidence"}, MAY | {"packages"}),
     "application": (
         ALWAYS | {"tags", "sources", "packages"},

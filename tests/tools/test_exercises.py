@@ -142,7 +142,7 @@ def test_work_on_an_exercise_is_never_written_over(fixture, capsys):
     path.write_text("my work", "utf-8")
     assert practice.write(fixture.guide, "mean", "en") == path
     assert path.read_text("utf-8") == "my work"
-    assert "your work is kept" in capsys.readouterr().out
+    assert "your work is kept" in capsys.readouterr().err
     with pytest.raises(Stop, match="no exercise is named 'men': there are mean"):
         practice.write(fixture.guide, "men", "zh")
 
