@@ -163,4 +163,4 @@ def requirements(page: Page, codes: list[str]) -> list[str]:
         if name in owners
     } | {"torch", "numpy"}
     pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(names)]
-    return pins + list(page.meta.get("packages", []))
+    return list(dict.fromkeys(pins + list(page.meta.get("packages", []))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import zlib
 from pathlib import Path
 from posixpath import relpath
@@ -100,7 +101,7 @@ def exercise_notebook(exercise: Exercise, site_url: str) -> NotebookNode:
         site_url,
         f"# {words['exercise']}{page.meta['title']}\n\n{statement}",
         [new_markdown_cell(words["given"]), *given],
-        [new_markdown_cell(words["beside"]), new_code_cell(timed)],
+        [new_markdown_cell(words["beside"]), new_code_cell(timed, metadata=HIDDEN)],
     )
 
 
@@ -294,7 +295,8 @@ def write(guide: Guide, stem: str, language: str) -> Path:
         raise Stop(f"no exercise is named {stem!r}: there are {', '.join(by_stem)}")
     path = guide.root / "exercises" / language / f"{stem}.ipynb"
     if path.exists():
-        print(f"{path.relative_to(guide.root)} is there already: your work is kept")
+        said = f"{path.relative_to(guide.root)} is there already: your work is kept"
+        print(said, file=sys.stderr)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(exercise_notebook(by_stem[stem], notebooks.site_address()), path)

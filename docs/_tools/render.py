@@ -24,12 +24,12 @@ INK, DARK_INK = "#000000", "#e3e0d8"
 PAPER, DARK_PAPER = "#ffffff", "#17191c"
 WORDS = {
     "zh": {
-        "folded": "其他页面的代码：",
+        "folded": "折叠的代码：",
         "borrowed": "这里运行其他页面的代码，笔记本里有全文：",
         "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。",
     },
     "en": {
-        "folded": "Code of another page: ",
+        "folded": "Folded code: ",
         "borrowed": "Code of other pages runs here; the notebook has it in full: ",
         "waiting": "The code of this page has not run here yet; its outputs will appear.",
     },
@@ -114,7 +114,8 @@ def _borrowed(
             owners.append(owner)
     here = page.key.rpartition("/")[0]
     links = [
-        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md#code)"
+        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md"
+        f"{'#code' if 'code' in references.anchors(owner) else ''})"
         for owner in dict.fromkeys(owners)
     ]
     comma, stop = ("、", "。") if page.language == "zh" else (", ", ".")

@@ -22,11 +22,18 @@ def unpack(packed: str) -> types.SimpleNamespace:
 
 
 def beside(attempt: dict, packed: str, workload: Callable, language: str) -> str:
-    """Return one sentence: time and peak memory of both, and their ratios."""
-    mine = workload(types.SimpleNamespace(**attempt))
+    """Return one sentence: time and peak memory of both, and their ratios.
+
+    Code that raises is told, not raised: there is nothing to measure yet.
+    """
     reference = workload(unpack(packed))
     with no_grad():
-        time, memory = seconds(mine), peak_bytes(mine)
+        try:
+            mine = workload(types.SimpleNamespace(**attempt))
+            time, memory = seconds(mine), peak_bytes(mine)
+        except Exception as error:
+            said = {"en": "nothing to measure yet", "zh": "还没有可以测量的"}[language]
+            return f"{said}: {type(error).__name__} {error}".rstrip()
         their_time, their_memory = seconds(reference), peak_bytes(reference)
     words = {
         "en": "yours {:.2f} ms and {:.2f} MiB, the reference {:.2f} ms and {:.2f} MiB: "

@@ -106,3 +106,35 @@ def plot_growth(
 
 
 # --8<-- [end:cost]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:known]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    x_SK = torch.randn(256, 64)
+    flops = count_flops(lambda: x_SK @ x_SK.mT)
+    print(f"product of 256 × 64 and 64 × 256: {flops} FLOPs")
+    assert flops == 2 * 256 * 256 * 64
+
+    def two_steps() -> Tensor:
+        """Make the scores, then their weights: both live at once."""
+        score_SS = x_SK @ x_SK.mT
+        return torch.softmax(score_SS, dim=-1)
+
+    one = 256 * 256 * 4
+    print(f"scores and weights: peak {peak_bytes(two_steps)} = 2 × {one} bytes")
+    assert peak_bytes(two_steps) == 2 * one
+    assert largest_bytes(two_steps) == one
+    # --8<-- [end:known]
+
+    # --8<-- [start:growth]
+    lengths = [256, 512, 1024, 2048]
+    products = []
+    for length in lengths:
+        q_TK = torch.randn(length, 64)
+        products.append(seconds(lambda q_TK=q_TK: torch.softmax(q_TK @ q_TK.mT, -1)))
+    plot_growth(lengths, {"q @ k.mT, softmax": (products, 2)})
+    plt.ylabel("seconds")
+    plt.show()
+    # --8<-- [end:growth]
