@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 TOOLS := $(RUN) -m docs._tools
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help serve test site check run budget new stamp lint clean
+.PHONY: help serve test site check run budget exercise mutation new stamp lint clean
 
 help: ## what there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,15 @@ run: $(VENV)/installed ## run the page P= (cached or not), or what is not in the
 
 budget: $(VENV)/installed ## print weights and times against their budgets
 	@$(TOOLS) budget
+
+$(VENV)/extra-%: $(VENV)/installed
+	@$(PYTHON) docs/_tools/install.py $(VENV) $*
+
+exercise: $(VENV)/extra-exercise ## open the exercise of a page: P=gqa (IN=en for English)
+	@book=$$($(TOOLS) exercise $(P) --language $(or $(IN),zh)) && $(RUN) -m jupyterlab $$book
+
+mutation: $(VENV)/extra-mutation ## change each line of snippets/ and see a test fail: OF=snippets.decoding.gqa
+	@$(RUN) -m tests.mutation $(OF)
 
 new: $(VENV)/installed ## make the files of a new page: KIND=question STEM=basics/why_scale
 	@$(TOOLS) new $(KIND) $(STEM)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from docs._tools.guide import Guide
+from docs._tools.guide import LANGUAGES, Guide
 from docs._tools.problems import Stop, stop_if
 
 
@@ -36,6 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     new = commands.add_parser("new", help="make the files of a new page")
     new.add_argument("kind", choices=["question", "implementation", "application"])
     new.add_argument("stem", help="theme/stem or room/stem; an application has no room")
+    exercise = commands.add_parser("exercise", help="write an exercise to work on")
+    exercise.add_argument("stem", help="the page's stem, such as gqa")
+    exercise.add_argument("--language", choices=LANGUAGES, default=LANGUAGES[0])
     commands.add_parser("budget", help="print the table of weights and times")
     options = parser.parse_args(argv)
     guide = Guide()
@@ -66,7 +69,7 @@ def _do(options: argparse.Namespace, guide: Guide) -> int | None:
 
         serve(guide, options.port)
     elif options.command == "notebooks":
-        from docs._tools.notebooks import write_all
+        from docs._tools.downloads import write_all
 
         print(f"wrote {write_all(guide, Path(options.folder))} notebooks")
     elif options.command == "stamp":
@@ -77,6 +80,10 @@ def _do(options: argparse.Namespace, guide: Guide) -> int | None:
         from docs._tools.new import make
 
         make(guide, options.kind, options.stem)
+    elif options.command == "exercise":
+        from docs._tools.practice import write
+
+        print(write(guide, options.stem, options.language))
     elif options.command == "budget":
         from docs._tools.budget import report
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from docs._tools import parity, references
+from docs._tools import exercises, parity, references
 from docs._tools.guide import LANGUAGES, Guide
 from docs._tools.includes import Library
 from docs._tools.pages import HEADINGS, KEYS, LEVELS, TYPES, Page, each, load
@@ -35,7 +35,10 @@ def check(guide: Guide) -> list[Problem]:
     problems += check_ids(pages)
     problems += check_order(pages)
     problems += parity.check(pages)
-    problems += library.unused(everyone)
+    problems += exercises.check(pages, library, guide)
+    practised = exercises.all_of(pages, library, guide, LANGUAGES[0])
+    shown = {name for one in practised if one.checks for name in one.shown}
+    problems += library.unused(everyone, shown)
     problems += references.check_unused_sources(everyone, guide)
     return sorted(set(problems))
 

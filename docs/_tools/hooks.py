@@ -13,7 +13,15 @@ from mkdocs.plugins import CombinedEvent, event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.pages import Page as MkDocsPage
 
-from docs._tools import dress, glossary_page, maths, notebooks, render
+from docs._tools import (
+    downloads,
+    dress,
+    exercises,
+    glossary_page,
+    maths,
+    practice,
+    render,
+)
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
 from docs._tools.pages import Page, load
@@ -33,12 +41,8 @@ def on_config(config):
         if language in pair and {"title", "description"} <= set(pair[language].meta)
     }
     site_url = config["extra"]["root_url"].rstrip("/") + "/"
-    downloads = notebooks.write_downloads(
-        [page for page in pages.values() if page.cells],
-        runner.library,
-        guide,
-        site_url,
-        guide.build / "downloads",
+    written = downloads.write(
+        guide, runner.library, site_url, guide.build / "downloads", language
     )
     config["site_url"] = site_url if language == "zh" else f"{site_url}{language}/"
     STATE.update(
@@ -49,7 +53,14 @@ def on_config(config):
         gpu=config["extra"].get("gpu") or {},
         rendered={},
         run=runner.pages(),
-        downloads=downloads,
+        downloads=written,
+        exercises={
+            exercise.page.key: exercise
+            for exercise in exercises.all_of(
+                load(guide), runner.library, guide, language
+            )
+            if exercise.whole_there
+        },
     )
     config["nav"] = navigation(pages)
     return config
@@ -84,10 +95,11 @@ def _pages_as_notebooks(files, config):
             runner.library,
             STATE["guide"],
             explained,
+            STATE["exercises"].get(key),
         )
         STATE["rendered"][key] = made
         files.remove(files.get_file_from_path(f"{key}.md"))
-        notebook = STATE["downloads"][page.language, key]
+        notebook = STATE["downloads"][f"{key}.ipynb"]
         files.append(File.generated(config, f"{key}.md", abs_src_path=str(notebook)))
         for name, content in made.figures.items():
             files.append(File.generated(config, f"{key}/{name}", content=content))
@@ -107,6 +119,11 @@ def _pages_as_notebooks(files, config):
 def _source_paths(files, config):
     for file in [file for file in files if dress.unused(file.src_uri)]:
         files.remove(file)
+    # Exercises come after mkdocs-jupyter has looked: they are files, not pages.
+    for exercise in STATE["exercises"].values():
+        for name in practice.addresses(exercise):
+            path = str(STATE["downloads"][name])
+            files.append(File.generated(config, name, abs_src_path=path))
     for file in files:
         if hasattr(file, "file"):  # mkdocs-jupyter's wrapper
             file.abs_src_path = file.file.abs_src_path
@@ -157,6 +174,8 @@ def on_page_markdown(markdown, page, config, files):
         return made.markdown
     if source.meta.get("id") == "glossary":
         return source.body + glossary_page.table(guide, source.language)
+    if source.meta.get("id") in practice.TABLES:
+        return source.body + practice.table(source, list(STATE["exercises"].values()))
     return render.render(source, None, STATE["runner"].library, guide).markdown
 
 

@@ -143,8 +143,11 @@ class Library:
                 )
         return "\n\n".join(filter(None, [code, _calls(parts)])), problems
 
-    def unused(self, pages: list[Page]) -> list[Problem]:
-        """Return a problem for each section of snippets/ or tests/ that no page shows."""
+    def unused(self, pages: list[Page], shown: set[str] = frozenset()) -> list[Problem]:
+        """Return a problem for each section that no page shows.
+
+        `shown` are files whose sections are shown otherwise: in exercises.
+        """
         used = {inc for page in pages for cell in page.cells for inc in includes(cell)}
         return [
             Problem(
@@ -155,7 +158,7 @@ class Library:
             )
             for file, found in self.files.items()
             for name, section in found.items()
-            if (file, name) not in used
+            if (file, name) not in used and file not in shown
         ]
 
 

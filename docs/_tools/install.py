@@ -47,6 +47,24 @@ def run(*command: str, why: str) -> None:
         fail(f"{remedy}. The last lines were:\n{said}")
 
 
+PIP = ("-m", "pip", "install", "-q", "--disable-pip-version-check")
+
+
+def extra(venv: Path, group: str) -> None:
+    """Install one more group of pyproject.toml, and leave a mark named for it."""
+    print(f"install: what `{group}` needs, a minute or so", flush=True)
+    run(
+        str(venv / "bin" / "python"),
+        *PIP,
+        "-c",
+        "constraints.txt",
+        "--group",
+        group,
+        why=f"the packages of group {group} could not be installed",
+    )
+    (venv / f"extra-{group}").touch()
+
+
 def main(venv: Path) -> None:
     """Create the environment, install, and leave a mark only when all went well."""
     if sys.version_info < (3, 11):  # noqa: UP036, the machine's own Python runs this
@@ -79,7 +97,7 @@ def main(venv: Path) -> None:
             why="python3 cannot make an environment (on Debian: apt install python3-venv)",
         )
     print("install: packages, a minute or two", flush=True)
-    pip = (str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check")
+    pip = (str(python), *PIP)
     run(*pip, "--upgrade", "pip>=25.1", why="pip could not be brought up to date")
     run(
         *pip,
@@ -106,4 +124,8 @@ def main(venv: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    place, *groups = sys.argv[1:]
+    for name in groups:
+        extra(Path(place), name)
+    if not groups:
+        main(Path(place))

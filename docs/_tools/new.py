@@ -19,6 +19,7 @@ NAMES = {
         "proof": "证明",
         "cost": "代价",
         "pitfalls": "易错点",
+        "practice": "练习",
         "in-one-sentence": "一句话",
         "in-full": "展开说",
         "evidence": "证据",
@@ -37,6 +38,7 @@ NAMES = {
         "proof": "Proof",
         "cost": "Cost",
         "pitfalls": "Pitfalls",
+        "practice": "Practice",
         "in-one-sentence": "In one sentence",
         "in-full": "In full",
         "evidence": "Evidence",
@@ -66,6 +68,83 @@ if __name__ == "__main__":
     print("what the page quotes:", tuple(x_TD.shape))
     # --8<-- [end:demo]
 '''
+IMPLEMENTATION = '''"""One sentence: what this file is about."""
+
+# --8<-- [start:imports]
+import torch
+from torch import Tensor
+
+# --8<-- [end:imports]
+
+
+# --8<-- [start:solution]
+def double(x_TD: Tensor) -> Tensor:
+    """Return twice the input, (T, D)."""
+    return 2 * x_TD
+
+
+# --8<-- [end:solution]
+
+if __name__ == "__main__":
+    # --8<-- [start:demo]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    print("what the page quotes:", tuple(double(torch.randn(4, 8)).shape))
+    # --8<-- [end:demo]
+'''
+CHECKS = '''"""Exercise: what the reader writes, and how it is judged."""
+
+from snippets.properties.judge import check
+from snippets.properties.kit import agreement
+
+# isort: split
+# --8<-- [start:checks]
+import torch
+
+
+@check(en="Twice the input", zh="输出是输入的两倍")
+def twice(attempt, draw):
+    x = draw.normal(draw.size("T", 1, 4), 3)
+    agreement(attempt.double(x), x + x, "the output", "输出")
+
+
+CHECKS = [twice]
+
+
+def workload(attempt):
+    """Return a call whose time and memory are compared with the reference's."""
+    x = torch.randn(512, 512)
+    return lambda: attempt.double(x)
+
+
+# --8<-- [end:checks]
+'''
+BUGS = """# Wrong variants of the solution; caught_by names the first check that rejects each.
+- name: three-times
+  en: The output is half as large again.
+  zh: 输出大了一半。
+  caught_by: twice
+  swap:
+    - ["2 * x_TD", "3 * x_TD"]
+- name: identity
+  en: The output is the input.
+  zh: 输出就是输入。
+  caught_by: twice
+  swap:
+    - ["2 * x_TD", "x_TD"]
+- name: plus-two
+  en: Two is added.
+  zh: 变成了加 2。
+  caught_by: twice
+  swap:
+    - ["2 * x_TD", "2 + x_TD"]
+- name: sign
+  en: The sign is wrong.
+  zh: 符号错了。
+  caught_by: twice
+  swap:
+    - ["2 * x_TD", "-2 * x_TD"]
+"""
 TEST = """from tests.running import run_main
 
 
@@ -75,7 +154,7 @@ def test_the_demonstration_prints_what_the_page_quotes():
 
 
 def make(guide: Guide, kind: str, name: str) -> None:
-    """Write the four files of a page and enter it in the `order:` of its folder."""
+    """Write the files of a page and enter it in the `order:` of its folder."""
     part = next(part for part, of in PARTS.items() if of == kind)
     *rooms, stem = name.split("/")
     if not STEM.match(stem) or len(rooms) != (kind != "application"):
@@ -110,7 +189,12 @@ def make(guide: Guide, kind: str, name: str) -> None:
     }[kind]
     snippet = guide.root / "snippets" / base / f"{stem}.py"
     test = guide.root / "tests" / base / f"test_{stem}.py"
-    _write(snippet, SNIPPET)
+    if kind == "implementation":
+        _write(snippet, IMPLEMENTATION)
+        _write(test.with_name(f"exercise_{stem}.py"), CHECKS)
+        _write(test.with_name(f"bugs_{stem}.yml"), BUGS)
+    else:
+        _write(snippet, SNIPPET)
     _write(test, TEST.format(module=f"snippets.{base}.{stem}".replace("/", ".")))
     for language in LANGUAGES:
         text = _page(kind, stem, snippet.relative_to(guide.root).as_posix(), language)
@@ -141,13 +225,17 @@ def _page(kind: str, stem: str, snippet: str, language: str) -> str:
         kind
     ]
     body = []
-    for part in (name.rstrip("?") for name in HEADINGS[kind] if not name.endswith("?")):
+    for part in (name for name in HEADINGS[kind] if not name.endswith("?")):
         body += [f"## {NAMES[language][part]} {{ #{part} }}", "", WRITE[language], ""]
         if part == shown:
+            solved = ["solution"] if kind == "implementation" else []
+            tag = ' tags=["solution"]'
             body += [
-                f'```python\n--8<-- "{snippet}:{name}"\n```\n'
-                for name in ("imports", "demo")
+                f'```python{tag if name in solved else ""}\n--8<-- "{snippet}:{name}"\n```\n'
+                for name in ["imports", *solved, "demo"]
             ]
+        if part == "practice":
+            body += [f"> [!TIP]\n> {WRITE[language]}", ""]
         if part == HEADINGS[kind][0]:
             body[-2] += " [@vaswani2017]"
     return "---\n" + "\n".join(head) + "\n---\n\n" + "\n".join(body).rstrip("\n") + "\n"

@@ -6,7 +6,6 @@ import ast
 import os
 import re
 import sys
-import zipfile
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -16,10 +15,10 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from docs._tools import references
+from docs._tools import hints, references
 from docs._tools.guide import Guide
 from docs._tools.includes import Library
-from docs._tools.pages import HEADING, Page, each, load
+from docs._tools.pages import HEADING, Page
 from docs._tools.problems import stop_if
 
 CALLOUT = re.compile(r"^> \[!(\w+)\]\s*$", re.M)
@@ -78,16 +77,16 @@ def to_download(
             text += ["```python", *next(codes).splitlines(), "```"]
         elif block.language is None:
             prose = "\n".join(block.lines)
-            text += _for_jupyter(prose, page, guide, site_url).split("\n")
+            text += for_jupyter(prose, page, guide, site_url).split("\n")
         else:
             text += [f"```{block.language}", *block.lines, "```"]
-    tail = _for_jupyter(references.source_list(page, guide), page, guide, site_url)
+    tail = for_jupyter(references.source_list(page, guide), page, guide, site_url)
     notebook = jupytext.reads("\n".join([*text, *tail.split("\n")]), fmt="md")
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     address = f"{site_url}{page_url(page)}"
     words = WORDS[page.language]
     packages = " ".join(
-        _requirements(page, [c.source for c in notebook.cells if c.cell_type == "code"])
+        requirements(page, [c.source for c in notebook.cells if c.cell_type == "code"])
     )
     notebook.cells[:0] = [
         nbformat.v4.new_markdown_cell(
@@ -105,6 +104,11 @@ def to_download(
     return notebook
 
 
+def site_address() -> str:
+    """Return the address of the site's root, with its last slash."""
+    return os.environ.get("SITE_URL", "http://127.0.0.1:8000/").rstrip("/") + "/"
+
+
 def page_url(page: Page) -> str:
     """Return the address of a page below the site's root."""
     path = (
@@ -113,9 +117,9 @@ def page_url(page: Page) -> str:
     return path if page.language == "zh" else f"{page.language}/{path}"
 
 
-def _for_jupyter(prose: str, page: Page, guide: Guide, site_url: str) -> str:
+def for_jupyter(prose: str, page: Page, guide: Guide, site_url: str) -> str:
     """Turn what only the site understands into plain Markdown."""
-    prose = references.cite(prose, guide)
+    prose = hints.for_notebook(references.cite(prose, guide), page.language)
     prose = "\n".join(
         f"{m[1]} {m['text']}" if (m := HEADING.match(line)) else line
         for line in prose.split("\n")
@@ -143,7 +147,7 @@ def _owners() -> dict:
     return packages_distributions()
 
 
-def _requirements(page: Page, codes: list[str]) -> list[str]:
+def requirements(page: Page, codes: list[str]) -> list[str]:
     """Return the distributions that the cells import, and those a page names."""
     imported = set()
     for code in codes:
@@ -159,35 +163,4 @@ def _requirements(page: Page, codes: list[str]) -> list[str]:
         if name in owners
     } | {"torch", "numpy"}
     pins = [f"{name}=={version(name).split('+')[0]}" for name in sorted(names)]
-    return pins + list(page.meta.get("packages", []))
-
-
-def write_downloads(
-    pages: list[Page], library: Library, guide: Guide, site_url: str, folder: Path
-) -> dict[tuple[str, str], Path]:
-    """Write every downloadable notebook below `folder`, and one zip per language."""
-    written = {}
-    for page in pages:
-        path = folder / page.language / f"{page.key}.ipynb"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = nbformat.writes(to_download(page, library, guide, site_url))
-        if not path.exists() or path.read_text("utf-8") != text:
-            path.write_text(text, "utf-8")
-        written[page.language, page.key] = path
-    for language in {page.language for page in pages}:
-        with zipfile.ZipFile(
-            folder / f"attention-guide-{language}.zip", "w", zipfile.ZIP_DEFLATED
-        ) as archive:
-            for (of, key), path in sorted(written.items()):
-                if of == language:
-                    info = zipfile.ZipInfo(f"attention-guide-{language}/{key}.ipynb")
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    archive.writestr(info, path.read_bytes())
-    return written
-
-
-def write_all(guide: Guide, folder: Path) -> int:
-    """Write all downloadable notebooks of both languages; return how many."""
-    site_url = os.environ.get("SITE_URL", "http://127.0.0.1:8000/").rstrip("/") + "/"
-    everyone = [page for page in each(load(guide)) if page.cells]
-    return len(write_downloads(everyone, Library.read(guide), guide, site_url, folder))
+    return list(dict.fromkeys(pins + list(page.meta.get("packages", []))))

@@ -41,7 +41,7 @@ MAY = {"translation", "tags", "sources", "template", "hide", "search"}
 KEYS = {
     "index": (ALWAYS, MAY | {"order"}),
     "implementation": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
-    "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"time_limit"}),
+    "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
     "question": (ALWAYS | {"tags", "sources", "level", "evidence"}, MAY | {"packages"}),
     "application": (
         ALWAYS | {"tags", "sources", "packages"},
@@ -58,7 +58,7 @@ HEADINGS = {
         "cost",
         "picture?",
         "pitfalls",
-        "practice?",
+        "practice",
     ],
     "question": ["in-one-sentence", "in-full", "evidence", "follow-ups", "pitfalls"],
     "application": ["question", "data", "model", "result", "weights", "limits"],

@@ -13,7 +13,8 @@ import nbformat
 from nbconvert import MarkdownExporter
 from nbformat import NotebookNode
 
-from docs._tools import references
+from docs._tools import hints, practice, references
+from docs._tools.exercises import Exercise
 from docs._tools.guide import Guide
 from docs._tools.includes import Library, includes
 from docs._tools.notebooks import code_of
@@ -23,12 +24,12 @@ INK, DARK_INK = "#000000", "#e3e0d8"
 PAPER, DARK_PAPER = "#ffffff", "#17191c"
 WORDS = {
     "zh": {
-        "folded": "其他页面的代码：",
+        "folded": "折叠的代码：",
         "borrowed": "这里运行其他页面的代码，笔记本里有全文：",
         "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。",
     },
     "en": {
-        "folded": "Code of another page: ",
+        "folded": "Folded code: ",
         "borrowed": "Code of other pages runs here; the notebook has it in full: ",
         "waiting": "The code of this page has not run here yet; its outputs will appear.",
     },
@@ -49,11 +50,11 @@ class Rendered:
 
 
 def shown_on(pages: Iterable[Page]) -> dict[tuple[str, str], Page]:
-    """Return which implementation page explains each section, (file, name) → page."""
+    """Return which page explains each section of code, (file, name) → page."""
     return {
         include: page
         for page in pages
-        if page.kind == "implementation"
+        if page.kind == "implementation" or page.key.startswith("practice/")
         for block in page.cells
         if "folded" not in block.tags
         for include in includes(block)
@@ -66,17 +67,19 @@ def render(
     library: Library,
     guide: Guide,
     shown: Mapping[tuple[str, str], Page] | None = None,
+    exercise: Exercise | None = None,
 ) -> Rendered:
     """Return a page as MkDocs shows it; without outputs while it has not run.
 
     Folded code that another page explains (`shown`, from `shown_on`) becomes a link.
+    The page ends with the way to its exercise, if it has one.
     """
     out = Rendered("")
     cells, number = [], 0
     codes = code_of(page, library)
     for block in page.blocks:
         if not block.is_code:
-            cells.append(nbformat.v4.new_markdown_cell(_prose(block)))
+            cells.append(nbformat.v4.new_markdown_cell(_prose(block, page.language)))
             continue
         outputs = executed.cells[number].outputs if executed else []
         code = codes[number]
@@ -92,6 +95,8 @@ def render(
         body = f"> [!WARNING]\n> {WORDS[page.language]['waiting']}\n\n{body}"
     if executed is not None:
         out.ran = dict(executed.metadata["guide"])
+    if exercise is not None:
+        body += f"\n\n{practice.invitation(exercise)}\n"
     out.markdown = references.cite(body, guide) + references.source_list(page, guide)
     return out
 
@@ -109,7 +114,8 @@ def _borrowed(
             owners.append(owner)
     here = page.key.rpartition("/")[0]
     links = [
-        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md#code)"
+        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md"
+        f"{'#code' if 'code' in references.anchors(owner) else ''})"
         for owner in dict.fromkeys(owners)
     ]
     comma, stop = ("、", "。") if page.language == "zh" else (", ", ".")
@@ -117,9 +123,11 @@ def _borrowed(
     return link if links else "", "\n\n\n".join(rest)
 
 
-def _prose(block: Block) -> str:
+def _prose(block: Block, language: str) -> str:
     text = "\n".join(block.lines)
-    return text if block.language is None else f"```{block.language}\n{text}\n```"
+    if block.language is None:
+        return hints.for_site(text, language)
+    return f"```{block.language}\n{text}\n```"
 
 
 def _code_cell(

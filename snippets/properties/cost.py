@@ -30,32 +30,35 @@ class Allocations(TorchDispatchMode):
         self.live = self.peak = self.largest = 0
         self.seen: set[int] = set()
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func, types, args_any=(), kwargs=None):
         """Run an operator; count what it allocates."""
         kwargs = kwargs or {}
-        given = {_key(one) for one in tree_leaves((args, kwargs)) if _is(one)}
-        out = func(*args, **kwargs)
-        for one in tree_leaves(out):
-            if _is(one) and (key := _key(one)) not in self.seen | given:
-                storage, size = one.untyped_storage(), one.untyped_storage().nbytes()
+        given = {
+            _key(one_any) for one_any in tree_leaves((args_any, kwargs)) if _is(one_any)
+        }
+        out_any = func(*args_any, **kwargs)
+        for one_any in tree_leaves(out_any):
+            if _is(one_any) and (key := _key(one_any)) not in self.seen | given:
+                storage = one_any.untyped_storage()
+                size = storage.nbytes()
                 self.seen.add(key)
                 self.live += size
                 self.peak = max(self.peak, self.live)
                 self.largest = max(self.largest, size)
                 weakref.finalize(storage, self._free, key, size)
-        return out
+        return out_any
 
     def _free(self, key: int, size: int) -> None:
         self.seen.discard(key)
         self.live -= size
 
 
-def _is(one: object) -> bool:
-    return isinstance(one, Tensor) and one.layout == torch.strided
+def _is(one_any: object) -> bool:
+    return isinstance(one_any, Tensor) and one_any.layout == torch.strided
 
 
-def _key(one: Tensor) -> int:
-    return one.untyped_storage()._cdata
+def _key(one_any: Tensor) -> int:
+    return one_any.untyped_storage()._cdata
 
 
 def peak_bytes(call: Callable) -> int:
@@ -103,3 +106,35 @@ def plot_growth(
 
 
 # --8<-- [end:cost]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:known]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    x_SK = torch.randn(256, 64)
+    flops = count_flops(lambda: x_SK @ x_SK.mT)
+    print(f"product of 256 × 64 and 64 × 256: {flops} FLOPs")
+    assert flops == 2 * 256 * 256 * 64
+
+    def two_steps() -> Tensor:
+        """Make the scores, then their weights: both live at once."""
+        score_SS = x_SK @ x_SK.mT
+        return torch.softmax(score_SS, dim=-1)
+
+    one = 256 * 256 * 4
+    print(f"scores and weights: peak {peak_bytes(two_steps)} = 2 × {one} bytes")
+    assert peak_bytes(two_steps) == 2 * one
+    assert largest_bytes(two_steps) == one
+    # --8<-- [end:known]
+
+    # --8<-- [start:growth]
+    lengths = [256, 512, 1024, 2048]
+    products = []
+    for length in lengths:
+        q_TK = torch.randn(length, 64)
+        products.append(seconds(lambda q_TK=q_TK: torch.softmax(q_TK @ q_TK.mT, -1)))
+    plot_growth(lengths, {"q @ k.mT, softmax": (products, 2)})
+    plt.ylabel("seconds")
+    plt.show()
+    # --8<-- [end:growth]

@@ -29,3 +29,20 @@ def error_budget(peer_any: Tensor, exact_any: Tensor, factor: float = 1.0) -> fl
 
 
 # --8<-- [end:error-budget]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:two-orders]
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        x_TS = torch.randn(64, 1000, dtype=torch.float64)
+        exact_T = x_TS.to(dtype).double().sum(-1)
+        peer_T = x_TS.to(dtype).sum(-1)
+        ours_T = sum(x_TS.to(dtype).split(100, dim=-1)).sum(-1)
+        error = largest_error(ours_T, exact_T)
+        allowed = error_budget(peer_T, exact_T, 2.0)
+        print(f"{dtype}: error {error:.1e}, allowed {allowed:.1e}")
+        wrong = largest_error(1.1 * ours_T, exact_T)
+        print(f"    ten percent too large: error {wrong:.1e}")
+        assert error <= allowed < wrong
+    # --8<-- [end:two-orders]

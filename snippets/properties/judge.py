@@ -119,19 +119,24 @@ class Report:
 
     def __str__(self) -> str:
         """Show one line a check, with what happened and on which smallest input."""
+        return self.told(self.language)
+
+    def told(self, language: str, *, only_broken: bool = False) -> str:
+        """Return the report in a language; `only_broken` leaves out what holds."""
+        words = {"en": ("smallest input", "hold"), "zh": ("最小输入", "成立")}[language]
         lines = []
         for one in self.checks:
-            title, broken = one.title[self.language], self.broken.get(one.__name__)
+            title, broken = one.title[language], self.broken.get(one.__name__)
             if broken is None:
-                lines.append(f"✓ {title}")
+                lines += [] if only_broken else [f"✓ {title}"]
                 continue
-            at = {"en": "smallest input", "zh": "最小输入"}[self.language]
-            lines += [f"✗ {title}", f"    {broken.said[self.language]}"]
+            lines += [f"✗ {title}", f"    {broken.said[language]}"]
             if broken.drawn:
-                lines.append(f"    {at}: {_named(broken.drawn)}")
-        held, of = len(self.checks) - len(self.broken), len(self.checks)
-        end = {"en": f"{held} of {of} hold", "zh": f"{of} 项中成立 {held} 项"}
-        return "\n".join([*lines, end[self.language]])
+                lines.append(f"    {words[0]}: {_named(broken.drawn)}")
+        if not only_broken:
+            held = len(self.checks) - len(self.broken)
+            lines.append(f"{held} / {len(self.checks)} {words[1]}")
+        return "\n".join(lines)
 
 
 def judge(
@@ -151,8 +156,14 @@ def judge(
             hold(lambda draw, one=one: one(attempt, draw), examples)
         except Broken as found:
             cause = found.__cause__
+            if isinstance(cause, AttributeError) and cause.obj is attempt:
+                name = cause.name
+                found.said = {"en": f"{name} is missing", "zh": f"缺少 {name}"}
             if isinstance(cause, NotImplementedError):
-                found.said = {"en": "not written yet", "zh": "还没有写"}
+                found.said, found.drawn = (
+                    {"en": "not written yet", "zh": "还没有写"},
+                    {},
+                )
             broken[one.__name__] = found
     return Report(checks, broken, language)
 
@@ -162,3 +173,44 @@ def _named(drawn: Mapping[str, object]) -> str:
 
 
 # --8<-- [end:judge]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:checks]
+    torch.manual_seed(0)
+
+    @check(en="It is sorted", zh="结果有序")
+    def in_order(attempt: object, draw: Draw) -> None:
+        """Fail when a number is followed by a smaller one."""
+        x_N = draw.normal(draw.size("length", 0, 6))
+        y_any = attempt.sort(x_N)
+        if (y_any[1:] < y_any[:-1]).any():
+            raise Broken("a number is followed by a smaller one", "有一个数后面更小")
+
+    @check(en="Nothing is lost", zh="一个也不少")
+    def whole(attempt: object, draw: Draw) -> None:
+        """Fail when the number of numbers changes."""
+        length = draw.size("length", 0, 6)
+        came = len(attempt.sort(draw.normal(length)))
+        if came != length:
+            raise Broken(
+                f"{length} numbers became {came}", f"{length} 个数变成 {came} 个"
+            )
+
+    # --8<-- [end:checks]
+
+    # --8<-- [start:three-attempts]
+    for name, sort in (
+        ("right", lambda x_N: torch.sort(x_N).values),
+        ("identity", lambda x_N: x_N),
+        ("loses the last", lambda x_N: torch.sort(x_N[:-1]).values),
+    ):
+        print(f"--- {name}")
+        print(judge({"sort": sort}, [in_order, whole], language="en"))
+    # --8<-- [end:three-attempts]
+
+    # --8<-- [start:chinese]
+    report = judge({}, [in_order, whole], language="zh")
+    assert not report
+    print(report)
+    # --8<-- [end:chinese]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
@@ -122,7 +124,7 @@ def permutation_equivariance(
 ) -> None:
     """Expect permuted positions of the input to permute the output, and no more."""
     T = x_any.shape[axis]
-    order = draw.data.draw(_permutations(T))
+    order = draw.data.draw(st.permutations(range(T)))
     draw.named["order of positions"] = order
     order_T = torch.tensor(order, device=x_any.device)
     expected_any = f(x_any).index_select(axis, order_T)
@@ -132,12 +134,6 @@ def permutation_equivariance(
             f"with positions permuted the output is off by {_size(off)}",
             f"打乱位置后，输出相差 {_size(off)}",
         )
-
-
-def _permutations(T: int):
-    from hypothesis import strategies as st
-
-    return st.permutations(range(T))
 
 
 # --8<-- [end:permutation-equivariance]
@@ -151,27 +147,21 @@ def cached_equals_full(
 
     The cache begins as None. The pieces have lengths that are drawn.
     """
-    T, start, cache, parts = x_any.shape[axis], 0, None, []
+    T, start, cache_any, parts_any = x_any.shape[axis], 0, None, []
     draw.named["pieces"] = pieces = []
     while start < T:
-        length = draw.data.draw(_lengths(T - start))
+        length = draw.data.draw(st.integers(1, T - start))
         pieces.append(length)
-        out_any, cache = step(x_any.narrow(axis, start, length), cache)
-        parts.append(out_any)
+        out_any, cache_any = step(x_any.narrow(axis, start, length), cache_any)
+        parts_any.append(out_any)
         start += length
     whole_any = full(x_any)
-    off = gap(torch.cat(parts, axis), whole_any)
+    off = gap(torch.cat(parts_any, axis), whole_any)
     if not off <= allowed(whole_any):
         raise Broken(
             f"fed in pieces the output differs by {_size(off)} from that in one go",
             f"分段输入与一次输入的输出相差 {_size(off)}",
         )
-
-
-def _lengths(most: int):
-    from hypothesis import strategies as st
-
-    return st.integers(1, most)
 
 
 # --8<-- [end:cached-equals-full]
@@ -196,12 +186,12 @@ def chunked_equals_whole(
 
 
 # --8<-- [start:gradient-flow]
-def gradient_flow(f: Callable, *inputs: Tensor) -> None:
+def gradient_flow(f: Callable, *inputs_any: Tensor) -> None:
     """Expect a finite gradient, not all zeros, at every input and parameter."""
-    leaves = [one.detach().clone().requires_grad_() for one in inputs]
+    leaves_any = [one_any.detach().clone().requires_grad_() for one_any in inputs_any]
     owned = dict(f.named_parameters()) if isinstance(f, nn.Module) else {}
-    named = {f"input {number}": leaf for number, leaf in enumerate(leaves)} | owned
-    out_any = f(*leaves)
+    named = {f"input {n}": leaf_any for n, leaf_any in enumerate(leaves_any)} | owned
+    out_any = f(*leaves_any)
     if not out_any.requires_grad:
         raise Broken(
             "the output has lost its gradient: something was detached",
@@ -211,8 +201,8 @@ def gradient_flow(f: Callable, *inputs: Tensor) -> None:
     generator = torch.Generator("cpu").manual_seed(1)
     weight_any = torch.randn(out_any.shape, generator=generator, device="cpu")
     loss = (out_any * weight_any.to(out_any)).sum()
-    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-    for name, grad_any in zip(named, found, strict=True):
+    found_any = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    for name, grad_any in zip(named, found_any, strict=True):
         if grad_any is None or not grad_any.any():
             raise Broken(f"no gradient reaches {name}", f"{name} 没有梯度")
         if not grad_any.isfinite().all():
@@ -227,13 +217,13 @@ def gradient_flow(f: Callable, *inputs: Tensor) -> None:
 # --8<-- [start:registered-parameters]
 def registered_parameters(module: nn.Module) -> None:
     """Expect every weight that the module holds among its parameters()."""
-    known = {id(one) for one in module.parameters()}
+    known = {id(one_any) for one_any in module.parameters()}
     for owner_name, owner in [("", module), *module.named_modules()]:
-        for name, value in vars(owner).items():
+        for name, value_any in vars(owner).items():
             if name.startswith("_"):
                 continue
-            for found in _held(value):
-                if id(found) not in known:
+            for held_any in _held(value_any):
+                if id(held_any) not in known:
                     path = f"{owner_name}.{name}".strip(".")
                     raise Broken(
                         f"a weight in {path} is not registered: no optimizer sees it",
@@ -241,31 +231,33 @@ def registered_parameters(module: nn.Module) -> None:
                     )
 
 
-def _held(value: object) -> Iterable[Tensor]:
+def _held(value_any: object) -> Iterable[Tensor]:
     """Yield the weights that a plain attribute hides, in lists and dicts, too."""
-    if isinstance(value, nn.Module):
-        yield from value.parameters()
-    elif isinstance(value, Tensor):
-        if value.requires_grad and value.is_leaf:
-            yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _held(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _held(one)
+    if isinstance(value_any, nn.Module):
+        yield from value_any.parameters()
+    elif isinstance(value_any, Tensor):
+        if value_any.requires_grad and value_any.is_leaf:
+            yield value_any
+    elif isinstance(value_any, Mapping):
+        for one_any in value_any.values():
+            yield from _held(one_any)
+    elif isinstance(value_any, (list, tuple)):
+        for one_any in value_any:
+            yield from _held(one_any)
 
 
 # --8<-- [end:registered-parameters]
 
 
 # --8<-- [start:no-input-mutated]
-def no_input_mutated(f: Callable, *inputs: Tensor) -> None:
+def no_input_mutated(f: Callable, *inputs_any: Tensor) -> None:
     """Expect the call to leave its inputs as they were."""
-    before = [one.clone() for one in inputs]
-    f(*inputs)
-    for number, (one, old) in enumerate(zip(inputs, before, strict=True)):
-        if not torch.equal(one.nan_to_num(), old.nan_to_num()):
+    before_any = [one_any.clone() for one_any in inputs_any]
+    f(*inputs_any)
+    for number, (one_any, old_any) in enumerate(
+        zip(inputs_any, before_any, strict=True)
+    ):
+        if not torch.equal(one_any.nan_to_num(), old_any.nan_to_num()):
             raise Broken(
                 f"the call changed its input {number} in place",
                 f"调用改动了第 {number} 个输入本身",
@@ -344,7 +336,7 @@ def examine(
     dtype = torch.float32
     if isinstance(subject, nn.Module):
         subject.eval()
-        dtype = next((p.dtype for p in subject.parameters()), dtype)
+        dtype = next((one_any.dtype for one_any in subject.parameters()), dtype)
 
     def run(name: str, draw: Draw) -> None:
         B, T = draw.size("B", 1, 3), draw.size("T", 1, longest)
@@ -381,3 +373,93 @@ def examine(
 
 
 # --8<-- [end:examine]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:first-look]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    expected = ["causality", "batch", "equivariance", "gradients", "registered"]
+    print(examine(layer, size=8, expect=expected, language="en"))
+    print(examine(layer, size=8, expect=expected, language="zh"))
+    # --8<-- [end:first-look]
+
+    # --8<-- [start:show]
+    def show(report: Report) -> None:
+        """Print what is broken in both languages; stop if nothing is."""
+        assert not report, "every property holds: this is no exhibit"
+        for language in ("en", "zh"):
+            print(report.told(language, only_broken=True))
+
+    # --8<-- [end:show]
+
+    # --8<-- [start:unregistered]
+    class Unregistered(nn.Module):
+        """Keeps its layers in a plain list."""
+
+        def __init__(self) -> None:
+            """Make two layers that no optimizer will see."""
+            super().__init__()
+            self.layers = [nn.Linear(8, 8), nn.Linear(8, 8)]
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            """Apply both."""
+            return self.layers[1](self.layers[0](x_BTD))
+
+    show(examine(Unregistered(), 8, ["registered"]))
+    # --8<-- [end:unregistered]
+
+    # --8<-- [start:implicit-dim]
+    def softmax_over_the_batch(x_BTD: Tensor) -> Tensor:
+        """Normalize over axis 0, which softmax without dim takes for three axes."""
+        return torch.softmax(x_BTD, dim=0) * x_BTD
+
+    show(examine(softmax_over_the_batch, 8, ["causality", "batch"]))
+    # --8<-- [end:implicit-dim]
+
+    # --8<-- [start:merge]
+    def attend_and_merge_wrongly(x_BTD: Tensor) -> Tensor:
+        """Attend in two heads, causally, and merge without moving the axis back."""
+        x_BHTK = x_BTD.unflatten(2, (2, -1)).transpose(1, 2)
+        out_BHTK = F.scaled_dot_product_attention(
+            x_BHTK, x_BHTK, x_BHTK, is_causal=True
+        )
+        return out_BHTK.reshape(x_BTD.shape)
+
+    show(examine(attend_and_merge_wrongly, 8, ["causality", "batch"]))
+    # --8<-- [end:merge]
+
+    # --8<-- [start:tiny-fill]
+    def hide_padding_by_a_tiny_number(x_BTD: Tensor, keep_BT: Tensor) -> Tensor:
+        """Add -1e-9 to the scores of padding, meaning -1e9."""
+        score_BTS = x_BTD @ x_BTD.mT + ~keep_BT.unsqueeze(1) * -1e-9
+        return torch.softmax(score_BTS, dim=-1) @ x_BTD
+
+    whole = nn.Identity()
+    show(examine(whole, 8, ["padding"], padded=hide_padding_by_a_tiny_number))
+    # --8<-- [end:tiny-fill]
+
+    # --8<-- [start:top-left]
+    def full(x_BTD: Tensor) -> Tensor:
+        """Attend causally over the whole sequence."""
+        return F.scaled_dot_product_attention(x_BTD, x_BTD, x_BTD, is_causal=True)
+
+    def step(x_BTD: Tensor, past_any: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Append to the cache and attend with a causal mask that starts top left."""
+        key_BSD = x_BTD if past_any is None else torch.cat([past_any, x_BTD], 1)
+        out_BTD = F.scaled_dot_product_attention(
+            x_BTD, key_BSD, key_BSD, is_causal=True
+        )
+        return out_BTD, key_BSD
+
+    show(examine(full, 8, ["causality", "cached"], step=step))
+    # --8<-- [end:top-left]
+
+    # --8<-- [start:in-place]
+    def scale_in_place(x_BTD: Tensor) -> Tensor:
+        """Scale the caller's own tensor."""
+        return torch.softmax(x_BTD.mul_(0.5) @ x_BTD.mT, dim=-1) @ x_BTD
+
+    show(examine(scale_in_place, 8, ["unmutated"]))
+    # --8<-- [end:in-place]

@@ -66,6 +66,9 @@ $$
 
 ```python
 --8<-- "snippets/room/mean.py:imports"
+```
+
+```python tags=["solution"]
 --8<-- "snippets/room/mean.py:mean"
 ```
 
@@ -86,6 +89,53 @@ $$
 ## {pitfalls} {{ #pitfalls }}
 
 {text}
+
+## {practice} {{ #practice }}
+
+{text}
+
+> [!TIP]
+> {text}
+"""
+CHECKS = """\
+from snippets.properties.judge import check
+from snippets.properties.kit import agreement
+
+# isort: split
+# --8<-- [start:checks]
+@check(en="It is the mean", zh="是平均")
+def average(attempt, draw):
+    x = draw.normal(draw.size("T", 1, 3), 2)
+    agreement(attempt.mean(x), sum(x) / len(x))
+
+
+CHECKS = [average]
+
+
+def workload(attempt):
+    x = torch.ones(4, 4)
+    return lambda: attempt.mean(x)
+
+
+# --8<-- [end:checks]
+"""
+BUGS = """\
+- name: sum
+  en: The sum.
+  zh: 是和。
+  caught_by: average
+  real: https://github.com/owner/name/issues/7
+  swap:
+    - ["x_TD.mean(0)", "x_TD.sum(0)"]
+- {name: wrong-axis, en: Axis., zh: 轴错。, caught_by: average, swap: [["mean(0)", "mean(1)"]]}
+- {name: largest, en: Largest., zh: 最大。, caught_by: average, swap: [["mean(0)", "amax(0)"]]}
+- name: first
+  en: First.
+  zh: 第一个。
+  caught_by: average
+  code: |
+    def mean(x_TD):
+        return x_TD[0]
 """
 WORDS = {
     "zh": {
@@ -98,6 +148,7 @@ WORDS = {
         "proof": "证明",
         "cost": "代价",
         "pitfalls": "易错点",
+        "practice": "练习",
         "translation": "",
     },
     "en": {
@@ -110,6 +161,7 @@ WORDS = {
         "proof": "Proof",
         "cost": "Cost",
         "pitfalls": "Pitfalls",
+        "practice": "Practice",
         "translation": "translation: {of: zh, at: stamp-me}\n",
     },
 }
@@ -155,10 +207,17 @@ def write_guide(root: Path) -> Fixture:
     for path, text in {
         "snippets/room/mean.py": SNIPPET,
         "tests/room/test_mean.py": TEST,
+        "tests/room/exercise_mean.py": CHECKS,
+        "tests/room/bugs_mean.yml": BUGS,
         "docs/tags.yml": "basics: {zh: 基础, en: Basics}\n",
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text, "utf-8")
+    shutil.copytree(
+        ROOT / "snippets/properties",
+        root / "snippets/properties",
+        ignore=shutil.ignore_patterns("__pycache__", "error_budget.py"),
+    )
     (root / "docs/glossary.yml").write_text(
         "- {id: mask, zh: 掩码, en: mask, note_zh: 布尔。, note_en: Boolean., "
         "avoid_zh: [遮罩], avoid_en: [masque]}\n",

@@ -43,6 +43,14 @@ def test_a_step_that_works_says_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_one_more_group_leaves_its_mark(monkeypatch, tmp_path):
+    steps = []
+    monkeypatch.setattr(install, "run", lambda *command, why: steps.append(command))
+    install.extra(tmp_path, "exercise")
+    assert steps[0][-2:] == ("--group", "exercise")
+    assert (tmp_path / "extra-exercise").exists()
+
+
 def test_a_half_made_environment_is_made_anew(monkeypatch, tmp_path, capsys):
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
