@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 # --8<-- [end:tools]
 # isort: split
 from snippets.foundations.scaled_dot_product import check_sizes, masked_softmax, weigh
-from snippets.properties.cost import count_flops, largest_bytes, plot_growth
+from snippets.properties.cost import count_flops, plot_growth
 
 
 # --8<-- [start:mask-mods]
@@ -246,8 +246,8 @@ if __name__ == "__main__":
 
     # --8<-- [start:growth]
     lengths, flops = [512, 1024, 2048, 4096], {"causal": [], "window": []}
-    for T in lengths:
-        x_any = torch.randn(1, 1, T, 16)
+    for length in lengths:
+        x_any = torch.randn(1, 1, length, 16)
         for name, mask_mod in (("causal", causal), ("window", sliding_window(64))):
             call = partial(flex_blocks, x_any, x_any, x_any, mask_mod, C=64)
             flops[name].append(count_flops(call))
@@ -257,26 +257,6 @@ if __name__ == "__main__":
     plt.ylabel("FLOPs, empty blocks skipped")
     plt.show()
     # --8<-- [end:growth]
-
-    # --8<-- [start:picture]
-    _, axes = plt.subplots(1, 4, figsize=(9, 2.6))
-    small = {
-        "causal": causal,
-        "sliding_window(16)": sliding_window(16),
-        "prefix(16)": prefix(16),
-        "document": document(torch.arange(64)[None] // 25),
-    }
-    for axis, (name, mask_mod) in zip(axes, small.items(), strict=True):
-        seen_any = mask_at(mask_mod, 1, 1, torch.arange(64), torch.arange(64))[0, 0]
-        kind_any = block_kinds(mask_mod, 1, 1, 64, 64, 16)[0, 0].repeat_interleave(
-            16, 0
-        )
-        kind_any = kind_any.repeat_interleave(16, 1)
-        axis.imshow((kind_any + seen_any).cpu().numpy(), cmap="viridis", vmin=0, vmax=3)
-        axis.set(title=name, xlabel="key s", xticks=[0, 32], yticks=[0, 32])
-    axes[0].set_ylabel("query t")
-    plt.show()
-    # --8<-- [end:picture]
 
     # --8<-- [start:first-sequence-only]
     mask_mod = document(number_BT)
@@ -304,18 +284,3 @@ if __name__ == "__main__":
             f"sequence {number}: sees {past} of 10 past keys, {future} of 6 future ones"
         )
     # --8<-- [end:precedence]
-
-    # --8<-- [start:whole-mask]
-    for T in (1024, 2048, 4096):
-        call = partial(create_block_mask, causal, None, None, T, T)
-        made = largest_bytes(call)
-        print(f"T = {T}: largest tensor {made / 2**20:.0f} MiB")
-    # --8<-- [end:whole-mask]
-
-    try:
-        # --8<-- [start:wrong-length]
-        block_mask = create_block_mask(causal, None, None, 512, 512)
-        flex_attention(q_BHTK, k_BHTK, v_BHTK, block_mask=block_mask)
-        # --8<-- [end:wrong-length]
-    except ValueError as error:
-        print(str(error).split(" As ")[0])
