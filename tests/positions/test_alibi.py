@@ -243,6 +243,16 @@ def test_huge_scores_stay_finite():
     assert alibi_attention(q, k, v).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_are_rounded_once(dtype):
+    """Bias and softmax are computed in float32: each weight is exact to half an ulp."""
+    S, flat = 600, torch.zeros(1, 8, 600, 4, dtype=dtype)
+    seen = torch.eye(S, dtype=dtype).expand(1, 8, S, S)  # the output is the weights
+    out = alibi_attention(flat[:, :, :1], flat, seen)[0, 7, 0].double()
+    exact = alibi_bias(slopes(8), 1, S)[7, 0].softmax(-1)
+    assert ((out / exact - 1).abs() <= torch.finfo(dtype).eps).all()
+
+
 def test_scale_comes_before_the_product():
     """float16 holds 32 · 128 · 128 only after the scale."""
     q = torch.full((1, 1, 1, 64), 40.0, dtype=torch.float16)
