@@ -306,6 +306,10 @@ def test_bad_input_is_named():
         ((q, k, v, table, length[:1]), "length has sequences 1, expected 2"),
         ((q, k, v, table, length + 4), "length is 9, the table has room for 8"),
         ((q, k, v, table + 9, length), r"table names block \d+, expected 0 to 4"),
+        (
+            (q, k, v, table.clone().fill_diagonal_(5), length),
+            "table names block 5, expected 0 to 4",
+        ),
         ((q, k, v, table, length * 0 + 5), "table names block -1, expected 0 to 4"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
