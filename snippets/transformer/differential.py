@@ -124,6 +124,7 @@ if __name__ == "__main__":
     # --8<-- [end:first-look]
 
     # --8<-- [start:noise]
+    torch.manual_seed(0)
     K = 16
     needle_K, noise_SK = torch.randn(K), torch.randn(64, K)
     k1_SK, k2_SK = noise_SK.clone(), noise_SK.clone()

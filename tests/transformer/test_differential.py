@@ -285,8 +285,8 @@ def test_demonstration():
     out = run_main("snippets.transformer.differential").output
     assert "{1: 0.2, 2: 0.36, 4: 0.56, 8: 0.73, 16: 0.79, 32: 0.8}" in out
     assert "(2, 6, 64) λ = " in out
-    assert "λ = 0.0: needle 0.444, all others 0.556, sum 1.00, smallest 0.000" in out
-    assert "λ = 0.8: needle 0.423, all others 0.223, sum 0.20, smallest -0.045" in out
+    assert "λ = 0.0: needle 0.297, all others 0.703, sum 1.00, smallest 0.000" in out
+    assert "λ = 0.8: needle 0.288, all others 0.088, sum 0.20, smallest -0.051" in out
     assert "multi-head, 8 heads: 4·T²·D FLOPs" in out
     assert "differential, 4 heads: 6·T²·D FLOPs" in out
     assert "heads paired otherwise: outputs differ by 0.0" not in out
