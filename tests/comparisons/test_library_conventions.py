@@ -55,7 +55,6 @@ SDPA on (B, T, H, K) mixes axis: [2]
 transformers on (B, H, T, K) returns: (2, 6, 8, 4)
 nn.MultiheadAttention mixes axis: [0]
 the same, batch_first=True mixes axis: [1]
-nn.TransformerEncoderLayer mixes axis: [0]
 transformers mixes axis: [1]
 SDPA, dropout_p=0.5, train: drops: True
 F.dropout, train: drops: True
