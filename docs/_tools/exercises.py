@@ -25,6 +25,7 @@ FEWEST_BUGS = 4
 DEFINITIONS = (
     ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign,
 )  # fmt: skip
+MAIN = 'if __name__ == "__main__":'
 IMPORTED = re.compile(r"^from snippets\.([\w.]+) import", re.M)
 KEYS = {"name", "en", "zh", "caught_by"}
 MAY = {"real", "swap", "code"}
@@ -126,10 +127,13 @@ class Exercise:
     @property
     def kit(self) -> list[str]:
         """The code of the kit that the checks need, file by file."""
-        return [
-            join(section.code for section in self.library.files[name].values())
-            for name in self._files
-        ]
+        codes = []
+        for name in self._files:
+            lines = (self.guide.root / name).read_text("utf-8").splitlines()
+            end = lines.index(MAIN) if MAIN in lines else len(lines)
+            sections = self.library.files[name].values()
+            codes.append(join(one.code for one in sections if one.line <= end))
+        return codes
 
     @cached_property
     def _files(self) -> list[str]:

@@ -114,7 +114,8 @@ def _borrowed(
             owners.append(owner)
     here = page.key.rpartition("/")[0]
     links = [
-        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md#code)"
+        f"[{owner.meta['title']}]({relpath(owner.key, here)}.md"
+        f"{'#code' if 'code' in references.anchors(owner) else ''})"
         for owner in dict.fromkeys(owners)
     ]
     comma, stop = ("、", "。") if page.language == "zh" else (", ", ".")
