@@ -19,7 +19,7 @@ from snippets.properties.cost import count_flops, peak_bytes, plot_growth
 def check_buckets(count: int, far: int, causal: bool) -> int:
     """Return the buckets of each direction; raise a ValueError if there are too few."""
     directions = 1 if causal else 2
-    if count < 2 * directions or count % (2 * directions):
+    if count < 1 or count % (2 * directions):
         raise ValueError(
             f"count is {count}, expected a positive multiple of {2 * directions}"
         )

@@ -21,14 +21,12 @@ from tests.running import run_main
 
 # What the page prints, in its order; numbers that depend on the machine are left out.
 ROWS = """
-one layer, random weights: LlamaAttention
 SDPA: 1100
 masked_softmax of this guide: 1100
 FlexAttention: 1100
 masked_fill(mask, -inf): 0011
 nn.MultiheadAttention, attn_mask: 0011
 nn.MultiheadAttention, key_padding_mask: 0011
-SDPA, float, 0 and -inf: 1100
 SDPA, float, 1 and 0: 1111
 transformers, (B, S): 1100
 transformers, (B, 1, T, S): True
@@ -46,16 +44,13 @@ half-split, only W_Q reordered: other scores
 SDPA, enable_gqa: 00001111
 FlexAttention: 00001111
 transformers, repeat_kv: 00001111
-repeat_interleave: 00001111
 repeat: 01010101
 transformers, num_key_value_heads and _groups: (2, 4)
 SDPA on (B, H, T, K) mixes axis: [2]
-FlexAttention on (B, H, T, K) mixes axis: [2]
 SDPA on (B, T, H, K) mixes axis: [2]
 transformers on (B, H, T, K) returns: (2, 6, 8, 4)
 nn.MultiheadAttention mixes axis: [0]
 the same, batch_first=True mixes axis: [1]
-nn.TransformerEncoderLayer mixes axis: [0]
 transformers mixes axis: [1]
 SDPA, dropout_p=0.5, train: drops: True
 F.dropout, train: drops: True

@@ -67,13 +67,20 @@ def future(attempt, draw: Draw):
 def layouts(attempt, draw: Draw):
     """Also where an edge falls on a whole number."""
     causal = draw.choice("causal", [False, True])
-    own, distance = draw.choice("own", [4, 8, 16, 32]), draw.size("distance", -600, 600)
-    far = own // 2 * draw.choice("far / exact", [4, 8, 16, 27])
-    layout = own * (1 if causal else 2), far, causal
-    found, right = found_bucket(attempt, distance, *layout), None
-    right = expected_bucket(distance, *layout)
-    if found != right:
-        raise Broken(f"bucket {found}, expected {right}", f"是 {found}，应为 {right}")
+    own = draw.choice("buckets of a direction", [32, 16, 8, 4])
+    layout = (
+        own * (1 if causal else 2),
+        own // 2 * draw.choice("far", [4, 8, 27]),
+        causal,
+    )
+    distance = torch.arange(-600, 601)
+    found = attempt.bucket(distance[None], *layout)[0].tolist()
+    for d, bucket in zip(distance.tolist(), found, strict=True):
+        if bucket != (right := expected_bucket(d, *layout)):
+            raise Broken(
+                f"distance {d} fell into bucket {bucket}, expected {right}",
+                f"距离 {d} 落进第 {bucket} 个桶，应为第 {right} 个",
+            )
 
 
 @check(en="The bias belongs to heads and distances", zh="偏置属于头和距离")
