@@ -375,6 +375,10 @@ def test_bad_input_is_named():
             match=rf"^{name} has torch\.float64, the cache has torch\.float32: they must agree$",
         ):
             cache.append(k, v)
+    with pytest.raises(
+        ValueError, match=r"^value has shape \(2, 3, 2, 4\), expected \(2, 3, 2, 1\)$"
+    ):
+        KVCache(2, 3, 5, 4, value_size=1).append(x, x)
     learned = x.clone().requires_grad_()
     for name, k, v in (("key", learned, x), ("value", x, learned)):
         with pytest.raises(

