@@ -78,7 +78,7 @@ def blind(attempt, draw):
     mask[:, -1] = False
     out, weight = layer(q, k, v, mask)
     agreement(out[:, -1], 0 * out[:, -1].nan_to_num(), "its output", "它的输出")
-    agreement(weight[:, -1], 0 * weight[:, -1].nan_to_num(), "its weights", "它的权重")
+    agreement(weight[:, -1], 0 * weight[:, -1].nan_to_num(), "its weight", "它的权重")
 
 
 @check(en="NaN behind the mask reaches no gradient", zh="掩码后面的 NaN 不进入梯度")
