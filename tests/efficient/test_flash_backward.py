@@ -251,6 +251,16 @@ def test_dtypes_and_layouts():
     assert [one.dtype for one in grads] == [torch.float16] * 3
 
 
+def test_sums_are_wide():
+    """dV may pass what float16 can hold on its way."""
+    q, k, v = (torch.zeros(1, 1, n, 1).half() for n in (4000, 1, 1))
+    v.requires_grad_()
+    upstream = torch.full((1, 1, 4000, 1), 40.0).half()
+    upstream[:, :, 2000:] = -40
+    out = flash_attention(q, k, v, rows=1000)
+    assert torch.autograd.grad(out, v, upstream)[0].item() == 0
+
+
 def test_no_second_derivative():
     """Differentiating twice is refused, not answered wrongly."""
     x = torch.randn(1, 1, 3, 4).double().requires_grad_()
