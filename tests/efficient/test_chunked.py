@@ -42,6 +42,7 @@ def test_equals_sdpa():
             ("out", "dQ", "dK", "dV"), run(ours, dtype), run(theirs, dtype), fine,
             strict=True,
         ):  # fmt: skip
+            assert a.dtype == dtype
             assert largest_error(a, c) <= error_budget(b, c, factor=2), (dtype, name)
         print(f"{dtype}: largest error of dV {largest_error(a, c):.1e}")
 
@@ -84,7 +85,6 @@ def test_any_chunks():
 # --8<-- [end:any-chunks]
 
 
-# --8<-- [start:no-square]
 def test_no_square():
     """No T × S tensor is made; peak memory grows with T, not with T²."""
     lengths, peaks = [256, 512, 1024], []
@@ -98,9 +98,6 @@ def test_no_square():
         )
     assert exponent(lengths, peaks) < 1.1
     print(f"with backward, peak bytes grow as T^{exponent(lengths, peaks):.2f}")
-
-
-# --8<-- [end:no-square]
 
 
 def test_gradcheck():
@@ -164,6 +161,10 @@ def test_summary_by_hand():
     seen = torch.ones(1, 1, 1, 2, dtype=torch.bool)
     one = summarize(q, k, v, seen)  # scores 0 and log 4
     assert [x.item() for x in one] == pytest.approx([10.25, 1.25, math.log(4)])
+    learned = summarize(q.requires_grad_(), k, v, seen)
+    assert learned.sum_BHT1.requires_grad
+    assert not learned.max_BHT1.requires_grad
+    q = q.detach()
     two = one._replace(max_BHT1=one.max_BHT1 + math.log(2))
     for both in (merge(one, two), merge(two, one)):
         expected = [15.375, 1.875, math.log(8)]

@@ -147,6 +147,17 @@ def test_memory_is_linear():
     assert exponent(lengths, peaks) < 1.05
 
 
+def test_tiles_of_64_unless_told():
+    """The default tile is 64 × 64, forward and backward."""
+    x = torch.randn(1, 1, 128, 2, requires_grad=True)
+    out = flash_attention(x, x, x)
+    assert largest_bytes(lambda: flash_attention(x, x, x)) == 64 * 64 * 4
+    assert largest_bytes(lambda: out.sum().backward()) == 64 * 64 * 4
+    saved = (x, x, x, *flash_forward(x, x, x))
+    with torch.no_grad():
+        assert largest_bytes(lambda: flash_backward(out, *saved)) == 64 * 64 * 4
+
+
 def test_five_products():
     """The backward takes 5 products where the forward takes 2; causal skips tiles."""
     x = torch.randn(1, 2, 64, 8, requires_grad=True)
@@ -185,6 +196,11 @@ def test_blind_queries_may_hold_nan():
     assert dq[:, :, :4].eq(0).all()
     assert dq.isfinite().all()
     assert dk.isfinite().all()
+    upstream = torch.ones_like(out)
+    upstream[:, :, :4] = math.nan
+    out = flash_attention(leaves[0], leaves[1], leaves[1], True, 3, 2)
+    for grad in torch.autograd.grad(out, leaves, upstream):
+        assert grad.isfinite().all()
     short = q[:, :, 4:].detach().requires_grad_()
     out = flash_attention(short, leaves[1], leaves[1], True)
     torch.testing.assert_close(
@@ -233,6 +249,16 @@ def test_dtypes_and_layouts():
     out, lse = flash_forward(*half)
     grads = flash_backward(out, *half, out, lse)
     assert [one.dtype for one in grads] == [torch.float16] * 3
+
+
+def test_sums_are_wide():
+    """dV may pass what float16 can hold on its way."""
+    q, k, v = (torch.zeros(1, 1, n, 1).half() for n in (4000, 1, 1))
+    v.requires_grad_()
+    upstream = torch.full((1, 1, 4000, 1), 40.0).half()
+    upstream[:, :, 2000:] = -40
+    out = flash_attention(q, k, v, rows=1000)
+    assert torch.autograd.grad(out, v, upstream)[0].item() == 0
 
 
 def test_no_second_derivative():
