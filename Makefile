@@ -41,7 +41,7 @@ $(VENV)/extra-%: $(VENV)/installed
 exercise: $(VENV)/extra-exercise ## open the exercise of a page: P=gqa (IN=en for English)
 	@book=$$($(TOOLS) exercise $(P) --language $(or $(IN),zh)) && $(RUN) -m jupyterlab $$book
 
-mutation: $(VENV)/extra-mutation ## change each line of snippets/ and see a test fail: OF=snippets.decoding.gqa
+mutation: $(VENV)/extra-mutation ## change each line of snippets/ and see a test fail: OF=decoding/gqa
 	@$(RUN) -m tests.mutation $(OF)
 
 new: $(VENV)/installed ## make the files of a new page: KIND=question STEM=basics/why_scale

@@ -1,14 +1,17 @@
 """Mutation testing of snippets/: which wrong lines would no test notice?
 
-`make mutation` runs mutmut over what `[tool.mutmut]` in pyproject.toml names, prints a
-table, and ends with 1 if less than 90 % are killed or if a survivor has no reason in
-tests/survivors.yml. `make mutation OF=snippets.decoding.gqa` looks at one file.
+`make mutation` has mutmut change each file of snippets/ place by place and run the
+tests that mirror it, prints a table, and ends with 1 if less than 90 % are killed or if
+a survivor has no reason in tests/survivors.yml. `make mutation OF=decoding/gqa` looks
+at one file. A file that is as it was, with tests as they were, is not run again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -89,35 +92,107 @@ def unexplained(survivors: list[tuple[str, str]], reasons: list[dict]) -> list[s
     ]
 
 
-def main(of: list[str]) -> int:
-    """Run mutmut, then judge what it left."""
+def files(of: list[str]) -> list[Path]:
+    """Return the snippets to mutate: all, or those whose path ends so."""
+    found = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "snippets").rglob("*.py"))
+        if not path.stem.endswith("_seed")
+    ]
+    if not of:
+        return found
+    chosen = [p for p in found if any(str(p.with_suffix("")).endswith(x) for x in of)]
+    if not chosen:
+        sys.exit(f"mutation: no file of snippets/ ends in {' or '.join(of)}")
+    return chosen
+
+
+def test_of(path: Path) -> Path:
+    """Return the test file that mirrors a snippet."""
+    room = path.relative_to("snippets").parent
+    return Path("tests") / room / f"test_{path.stem}.py"
+
+
+def prepare(path: Path) -> Path:
+    """Make the folder in which mutmut works on one file; empty it if anything changed."""
+    folder = ROOT / "build" / "mutation" / path.relative_to("snippets").with_suffix("")
+    read = [path, test_of(path), Path("snippets/properties/kit.py")]
+    key = hashlib.sha256(b"".join((ROOT / one).read_bytes() for one in read))
+    mark = folder / "key"
+    if mark.exists() and mark.read_text("utf-8") == key.hexdigest():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("snippets", "tests", "docs"):
+        skipped = shutil.ignore_patterns("__pycache__", "site", "tools")
+        shutil.copytree(ROOT / name, folder / name, ignore=skipped)
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    text += f'only_mutate = ["{path}"]\n'
+    text += f'pytest_add_cli_args_test_selection = ["{test_of(path)}"]\n'
+    (folder / "pyproject.toml").write_text(text, "utf-8")
+    mark.write_text(key.hexdigest(), "utf-8")
+    return folder
+
+
+def mutate(path: Path) -> tuple[list[Mutant], list[tuple[str, str]]]:
+    """Run mutmut on one file; return its mutants, and (place, change) of the survivors.
+
+    Raises RuntimeError with mutmut's last words when it does not get through.
+    """
+    folder = prepare(path)
     jobs = str(len(os.sched_getaffinity(0)))
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", jobs]
-    names = [name if "*" in name else f"{name}.*" for name in of]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    subprocess.run([*command, *names], cwd=ROOT, env=environment, check=True)
-    found = read(ROOT / "mutants")
-    if of:
-        stems = {f"{name.partition('.x')[0].replace('.', '/')}.py" for name in of}
-        found = {name: all_ for name, all_ in found.items() if name in stems}
-    lines, share = table(found)
-    print("\n".join(lines))
-    os.chdir(ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "mutmut", "run", "--max-children", jobs],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    mutants = read(folder / "mutants").get(str(path), [])
+    if done.returncode or any(one.exit_code is None for one in mutants):
+        tail = done.stdout.replace("\r", "\n").strip().splitlines()[-20:]
+        (folder / "key").unlink()
+        raise RuntimeError(f"mutmut did not get through {path}:\n" + "\n".join(tail))
+    here = os.getcwd()
+    os.chdir(folder)
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     alive = [
-        (one.place, change(get_diff_for_mutant(one.name, path=name)))
-        for name, mutants in found.items()
+        (one.place, change(get_diff_for_mutant(one.name, path=str(path))))
         for one in mutants
         if not one.killed
     ]
+    os.chdir(here)
+    return mutants, alive
+
+
+def main(of: list[str]) -> int:
+    """Mutate file after file, then judge what survived."""
+    found, alive, broken = {}, [], False
+    for path in files(of):
+        try:
+            mutants, survivors = mutate(path)
+        except RuntimeError as error:
+            print(error, flush=True)
+            broken = True
+            continue
+        if mutants:
+            found[str(path)] = mutants
+            print(table({str(path): mutants})[0][0], flush=True)
+        alive += survivors
+    lines, share = table(found)
+    print(lines[-1])
     reasons = yaml.safe_load(REASONS.read_text("utf-8")) or []
     if of:
-        seen = {place for place, _ in alive}
-        reasons = [one for one in reasons if one["in"] in seen]
+        names = {str(p.with_suffix("")).replace("/", ".") for p in files(of)}
+        reasons = [
+            x for x in reasons if any(x["in"].startswith(n + ".") for n in names)
+        ]
     told = unexplained(alive, reasons)
     print("\n".join(told) or "every survivor has a reason")
-    return int(share < WANTED or bool(told))
+    return int(broken or share < WANTED or bool(told))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def run(*codes: str) -> types.ModuleType:
     module = types.ModuleType("attempt")
     sys.modules["attempt"] = module  # dataclasses look their module up there
     for code in codes:
-        exec(compile(code, "<attempt>", "exec"), module.__dict__)
+        exec(compile(code, "<attempt>", "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -15,7 +15,7 @@ from docs._tools.site import check_all
 
 GUIDE = Guide()
 # Helpers that several tests or demonstrations use; they are no page's own.
-SHARED = {"snippets/properties/error_budget.py", "snippets/properties/cost.py"}
+SHARED = {"snippets/properties/error_budget.py", "snippets/properties/beside.py"}
 
 
 def tracked() -> list[str]:
@@ -71,7 +71,7 @@ def test_every_snippet_has_its_test_and_its_page(name):
     if name in SHARED:
         return
     room = path.relative_to("snippets").with_suffix("").as_posix()
-    keys = {room, f"implementations/{room}"}
+    keys = {room, f"implementations/{room}", room.replace("properties/", "practice/")}
     pages = [page for page in each(load(GUIDE)) if page.key in keys]
     assert {page.language for page in pages} == {"zh", "en"}, f"{name} has no page"
     for page in pages:

@@ -2,9 +2,20 @@
 
 import json
 
+import pytest
 import yaml
 
-from tests.mutation import REASONS, Mutant, change, read, table, unexplained
+from tests import mutation
+from tests.mutation import (
+    REASONS,
+    ROOT,
+    Mutant,
+    change,
+    files,
+    read,
+    table,
+    unexplained,
+)
 
 
 def test_mutants_are_read_with_file_place_and_fate(tmp_path):
@@ -52,3 +63,14 @@ def test_each_listed_survivor_has_a_reason():
         assert one["in"].startswith("snippets."), one
         assert " → " in one["change"], one
         assert len(one["why"]) > 10, one
+
+
+def test_every_file_is_mutated_and_has_the_tests_that_mirror_it():
+    names = [str(path) for path in files([])]
+    assert "snippets/decoding/gqa.py" in names
+    assert not any(name.endswith("_seed.py") for name in names)
+    for path in files([]):
+        assert (ROOT / mutation.test_of(path)).exists(), path
+    assert [str(p) for p in files(["decoding/gqa"])] == ["snippets/decoding/gqa.py"]
+    with pytest.raises(SystemExit, match="no file of snippets/ ends in decoding/x"):
+        files(["decoding/x"])

@@ -69,6 +69,13 @@ def check_data_files(guide: Guide) -> Iterator[Problem]:
             key, node = entry if isinstance(entry, tuple) else (None, entry)
             line = (key or node).start_mark.line + 1
             fields = {k.value: v.value for k, v in node.value}
+            if len(fields) < len(node.value):
+                yield Problem(
+                    path,
+                    line,
+                    "an entry has a field twice (a merge may have mixed two entries)",
+                    "keep one of each",
+                )
             name_of = key.value if key is not None else fields.get("id", "?")
             if name_of in seen:
                 yield Problem(

@@ -26,13 +26,12 @@ with warnings.catch_warnings():  # about progress bars that nobody needs here
 # --8<-- [end:imports]
 # isort: split
 from snippets.foundations.scaled_dot_product import masked_softmax
-from snippets.properties.error_budget import error_budget, largest_error
 
 
 # --8<-- [start:row]
 def row(name: str, came: object, expected: object) -> None:
     """Print one row of a table; stop when the table says otherwise."""
-    print(f"{name:42} {came}")
+    print(f"{name}: {came}")
     assert came == expected, f"{name}: {came}, but the table says {expected}"
 
 
@@ -46,26 +45,20 @@ def seen(weight_any: Tensor) -> str:
 
 
 # --8<-- [start:rope]
-def angles(T: int, K: int) -> Tensor:
-    """Return the angle of each pair of channels at each position, (T, P), P = K / 2."""
-    return torch.arange(T).unsqueeze(1) * 10000.0 ** (-torch.arange(0, K, 2) / K)
+def rotate_as_llama(x_HTK: Tensor) -> Tensor:
+    """Rotate by the function of transformers' Llama."""
+    both_TK = modeling_gptj.create_sinusoidal_positions(*x_HTK.shape[1:])
+    sin_TK, cos_TK = (half_any.repeat(1, 2) for half_any in both_TK.chunk(2, dim=1))
+    rotate = modeling_llama.apply_rotary_pos_emb
+    return rotate(x_HTK, x_HTK, cos_TK, sin_TK, unsqueeze_dim=0)[0]
 
 
-def rotate_halves(x_HTK: Tensor) -> Tensor:
-    """Rotate channel i with channel i + K / 2."""
-    angle_TP = angles(*x_HTK.shape[1:])
-    a_HTP, b_HTP = x_HTK.chunk(2, dim=-1)
-    cos_TP, sin_TP = angle_TP.cos(), angle_TP.sin()
-    left_HTP = a_HTP * cos_TP - b_HTP * sin_TP
-    return torch.cat([left_HTP, a_HTP * sin_TP + b_HTP * cos_TP], dim=-1)
-
-
-def rotate_pairs(x_HTK: Tensor) -> Tensor:
-    """Rotate channel 2i with channel 2i + 1, as a complex number."""
-    angle_TP = angles(*x_HTK.shape[1:])
-    number_HTP = torch.view_as_complex(x_HTK.unflatten(-1, (-1, 2)).contiguous())
-    turn_TP = torch.polar(torch.ones_like(angle_TP), angle_TP)
-    return torch.view_as_real(number_HTP * turn_TP).flatten(-2)
+def rotate_as_gptj(x_HTK: Tensor) -> Tensor:
+    """Rotate by the function of transformers' GPT-J; it wants positions before heads."""
+    both_TK = modeling_gptj.create_sinusoidal_positions(*x_HTK.shape[1:])
+    sin_cos_any = both_TK[None].chunk(2, dim=2)
+    x_1THK = x_HTK.transpose(0, 1)[None]
+    return modeling_gptj.apply_rotary_pos_emb(x_1THK, *sin_cos_any)[0].transpose(0, 1)
 
 
 def pairs_to_halves(weight_any: Tensor, heads: int) -> Tensor:
@@ -129,7 +122,6 @@ if __name__ == "__main__":
         nn.MultiheadAttention(32, 4, batch_first=True),
         F.scaled_dot_product_attention,
     )
-    print("one layer, random weights:", type(llama_attention).__name__)
     # --8<-- [end:first-look]
 
     # --8<-- [start:takes]
@@ -168,8 +160,6 @@ if __name__ == "__main__":
     mask_44 = torch.tensor([[True, True, False, False]]).expand(4, 4)
     for number, (name, take) in enumerate(takes.items()):
         row(name, seen(take(mask_44))[-4:], "1100" if number < 3 else "0011")
-    hidden_44 = torch.zeros(4, 4).masked_fill(~mask_44, -math.inf)
-    row("SDPA, float, 0 and -inf", seen(sdpa(*qkv_any, hidden_44))[-4:], "1100")
     row("SDPA, float, 1 and 0", seen(sdpa(*qkv_any, mask_44.float()))[-4:], "1111")
     given = {
         "attention_mask": mask_44[:1].long(),
@@ -178,9 +168,8 @@ if __name__ == "__main__":
     out = llama(inputs_embeds=x_14D, **given, output_attentions=True)
     row("transformers, (B, S)", seen(out.attentions[0])[-4:], "1100")
     added_1144 = create_causal_mask(config, x_14D, cache=None, **given)
-    lowest = torch.finfo(torch.float32).min
-    came = ["lowest" if one == lowest else one for one in added_1144[0, 0, -1].tolist()]
-    row("transformers, (B, 1, T, S)", came, [0, 0, "lowest", "lowest"])
+    lowest, last = torch.finfo(torch.float32).min, added_1144[0, 0, -1].tolist()
+    row("transformers, (B, 1, T, S)", last == [0, 0, lowest, lowest], True)
     # --8<-- [end:polarity]
 
     # --8<-- [start:alignment]
@@ -204,26 +193,17 @@ if __name__ == "__main__":
     llama(inputs_embeds=x_15D[:, :3], cache=cache)
     out = llama(inputs_embeds=x_15D[:, 3:], cache=cache, output_attentions=True)
     row("transformers, 2 tokens after 3", seen(out.attentions[0]), bottom_right)
-    try:
-        mha(x_14D, x_14D, x_14D, is_causal=True)
-    except RuntimeError as error:
-        came = str(error).split(" if")[0]
-    row("nn.MultiheadAttention, is_causal=True", came, "Need attn_mask")
     # --8<-- [end:alignment]
 
     # --8<-- [start:layouts]
-    q_1HTK, angle_TP = torch.randn(1, 8, 6, 4), angles(6, 4)
-    twice_1TK = torch.cat([angle_TP, angle_TP], dim=-1)[None]
-    llama_1HTK, _ = modeling_llama.apply_rotary_pos_emb(
-        q_1HTK, q_1HTK, twice_1TK.cos(), twice_1TK.sin()
-    )
-    same = llama_1HTK[0].allclose(rotate_halves(q_1HTK[0]), atol=1e-6)
-    row("transformers, Llama: half-split", same, True)
-    gptj_1THK = modeling_gptj.apply_rotary_pos_emb(
-        q_1HTK.transpose(1, 2), angle_TP.sin()[None], angle_TP.cos()[None]
-    )
-    same = gptj_1THK[0].transpose(0, 1).allclose(rotate_pairs(q_1HTK[0]), atol=1e-6)
-    row("transformers, GPT-J: interleaved", same, True)
+    unit_128 = torch.zeros(1, 2, 8)
+    unit_128[..., 0] = 1  # channel 0 of 8; where does a rotation carry it?
+    for name, rotate, expected in (
+        ("Llama", rotate_as_llama, [0, 4]),
+        ("GPT-J", rotate_as_gptj, [0, 1]),
+    ):
+        reached = rotate(unit_128)[0, 1].nonzero().flatten().tolist()
+        row(f"{name}, of 8 channels a pair is", reached, expected)
     # --8<-- [end:layouts]
 
     # --8<-- [start:conversion]
@@ -235,39 +215,39 @@ if __name__ == "__main__":
         k_HTK = rotate((x_TD @ k_DD.T).unflatten(1, (8, 4)).transpose(0, 1))
         return q_HTK @ k_HTK.mT
 
-    wanted_HTT = scores(q_DD, k_DD, rotate_pairs)
+    wanted_HTT = scores(q_DD, k_DD, rotate_as_gptj)
     moved_q_DD, moved_k_DD = pairs_to_halves(q_DD, 8), pairs_to_halves(k_DD, 8)
     for name, weights_any, expected in (
         ("weights as they are", (q_DD, k_DD), "other scores"),
         ("W_Q and W_K reordered", (moved_q_DD, moved_k_DD), "same scores"),
         ("only W_Q reordered", (moved_q_DD, k_DD), "other scores"),
     ):
-        same = scores(*weights_any, rotate_halves).allclose(wanted_HTT, atol=1e-3)
+        same = scores(*weights_any, rotate_as_llama).allclose(wanted_HTT, atol=1e-3)
         row(f"half-split, {name}", "same scores" if same else "other scores", expected)
     # --8<-- [end:conversion]
 
     # --8<-- [start:gqa]
     v_1GTK = torch.arange(2.0).view(1, 2, 1, 1).expand(1, 2, 6, 4)
-    grouped_any = q_1HTK, torch.randn(1, 2, 6, 4), v_1GTK
+    grouped_any = torch.randn(1, 8, 6, 4), torch.randn(1, 2, 6, 4), v_1GTK
     groups = llama_attention.num_key_value_groups
     for name, out_any, expected in (
         ("SDPA, enable_gqa", sdpa(*grouped_any, enable_gqa=True), "00001111"),
         ("FlexAttention", flex_attention(*grouped_any, enable_gqa=True), "00001111"),
         ("transformers, repeat_kv", repeat_kv(v_1GTK, groups), "00001111"),
-        ("repeat_interleave", v_1GTK.repeat_interleave(4, dim=1), "00001111"),
         ("repeat", v_1GTK.repeat(1, 4, 1, 1), "01010101"),
     ):  # the value of a key/value head is its number
         row(name, "".join(f"{n:.0f}" for n in out_any[0, :, 0, 0].tolist()), expected)
-    row("transformers, num_key_value_heads", config.num_key_value_heads, 2)
-    row("transformers, num_key_value_groups", groups, 4)
+    counted = config.num_key_value_heads, groups
+    row("transformers, num_key_value_heads and _groups", counted, (2, 4))
     # --8<-- [end:gqa]
 
     # --8<-- [start:layout]
     x_BHTK, x_BTHK = torch.randn(2, 8, 6, 4), torch.randn(2, 6, 8, 4)
-    flex_itself = itself(flex_attention)
-    row("SDPA on (B, H, T, K) mixes axis", mixed_axes(itself(sdpa), x_BHTK), [2])
-    row("SDPA on (B, T, H, K) mixes axis", mixed_axes(itself(sdpa), x_BTHK), [2])
-    row("FlexAttention on (B, H, T, K)", mixed_axes(flex_itself, x_BHTK), [2])
+    for name, f, x_any in (
+        ("SDPA on (B, H, T, K)", sdpa, x_BHTK),
+        ("SDPA on (B, T, H, K)", sdpa, x_BTHK),
+    ):
+        row(f"{name} mixes axis", mixed_axes(itself(f), x_any), [2])
     k_BGTK = x_BHTK[:, :2]
     out_BTHK, _ = sdpa_attention_forward(llama_attention, x_BHTK, k_BGTK, k_BGTK, None)
     row("transformers on (B, H, T, K) returns", tuple(out_BTHK.shape), (2, 6, 8, 4))
@@ -278,11 +258,10 @@ if __name__ == "__main__":
         """Return what the transformers model computes."""
         return llama(inputs_embeds=x_BTD).last_hidden_state
 
-    x_BTD, encoder = torch.randn(2, 6, 32), nn.TransformerEncoderLayer(32, 4, dropout=0)
+    x_BTD = torch.randn(2, 6, 32)
     for name, f, expected in (
         ("nn.MultiheadAttention", itself(nn.MultiheadAttention(32, 4)), [0]),
         ("the same, batch_first=True", itself(mha), [1]),
-        ("nn.TransformerEncoderLayer", encoder, [0]),
         ("transformers", states, [1]),
     ):
         row(f"{name} mixes axis", mixed_axes(f, x_BTD), expected)
@@ -330,40 +309,27 @@ if __name__ == "__main__":
     # --8<-- [start:fast-path]
     device = torch.get_default_device()
     torch.set_default_device(None)  # a default device switches the fast path off
-    for name, weights, training, fast, expected in (
-        ("need_weights=True", True, True, True, "NaN"),
-        ("need_weights=False, training", False, True, True, "zeros"),
-        ("need_weights=False, fast path", False, False, True, "NaN"),
-        ("the same, fast path disabled", False, False, False, "zeros"),
+    mha.eval()
+    for name, weights, fast, expected in (
+        ("nn.MultiheadAttention", True, True, "NaN"),
+        ("need_weights=False", False, False, "zeros"),
+        ("need_weights=False, fast path", False, True, "NaN"),
     ):
         torch.backends.mha.set_fastpath_enabled(fast)
-        with torch.set_grad_enabled(training):
-            out_any, _ = mha.train(training)(
-                x_14D, x_14D, x_14D, attn_mask=~mask_44, need_weights=weights
-            )
-        row(f"nn.MultiheadAttention, {name}", blind(out_any), expected)
+        asked = {"attn_mask": ~mask_44, "need_weights": weights}
+        with torch.no_grad():
+            row(name, blind(mha(x_14D, x_14D, x_14D, **asked)[0]), expected)
     torch.backends.mha.set_fastpath_enabled(True)
     torch.set_default_device(device)
     # --8<-- [end:fast-path]
 
     # --8<-- [start:batch-size]
-    linear, double = nn.Linear(256, 256), nn.Linear(256, 256).double()
-    double.load_state_dict(linear.state_dict())
-    for name, f, exactly, x_any in (
-        ("nn.Linear", linear, double, torch.randn(8, 1, 256)),
-        ("SDPA", itself(sdpa), itself(sdpa), x_BHTK),
+    for name, f, x_any in (
+        ("nn.Linear", nn.Linear(256, 256), torch.randn(8, 1, 256)),
+        ("SDPA", itself(sdpa), x_BHTK),
     ):
-        alone_any, among_any, exact_any = (
-            f(x_any[:1]),
-            f(x_any)[:1],
-            exactly(x_any.double())[:1],
-        )
-        budget = error_budget(alone_any, exact_any)
-        row(
-            f"{name}: rounding only",
-            largest_error(among_any, exact_any) <= budget,
-            True,
-        )
-        print(f"    differs by {(among_any - alone_any).abs().max():.1e}")
+        alone_any, among_any = f(x_any[:1]), f(x_any)[:1]
+        torch.testing.assert_close(among_any, alone_any)  # as its dtype rounds
+        print(f"{name} differs by {(among_any - alone_any).abs().max():.1e}")
     row("F.softmax without dim mixes axis", mixed_axes(F.softmax, x_BTD), [0])
     # --8<-- [end:batch-size]

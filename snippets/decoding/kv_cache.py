@@ -31,21 +31,21 @@ def rotate(x_BHTK: Tensor, start: int = 0, base: float = 10000.0) -> Tensor:
 
 
 # --8<-- [start:check-piece]
-def check_piece(room_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> None:
-    """Raise a ValueError unless k and v fit into the room of a cache."""
-    B, H, _, K = room_BHSK.shape
-    k, v = tuple(k_BHTK.shape), tuple(v_BHTK.shape)
+def check_piece(cache: "KVCache", k_BHTK: Tensor, v_BHTV: Tensor) -> None:
+    """Raise a ValueError unless keys and values can be written into the cache."""
+    (B, H, _, K), V = cache.k_BHSK.shape, cache.v_BHSV.shape[3]
+    k, v = tuple(k_BHTK.shape), tuple(v_BHTV.shape)
     if len(k) != 4 or (k[0], k[1], k[3]) != (B, H, K):
         raise ValueError(f"key has shape {k}, expected ({B}, {H}, positions, {K})")
-    if v != k:
-        raise ValueError(f"value has shape {v}, key has {k}: they must agree")
-    for name, new_BHTK in (("key", k_BHTK), ("value", v_BHTK)):
-        if new_BHTK.dtype != room_BHSK.dtype:
+    if v != (*k[:3], V):
+        raise ValueError(f"value has shape {v}, expected {(*k[:3], V)}")
+    for name, new_any in (("key", k_BHTK), ("value", v_BHTV)):
+        if new_any.dtype != cache.k_BHSK.dtype:
             raise ValueError(
-                f"{name} has {new_BHTK.dtype}, the cache has {room_BHSK.dtype}: "
+                f"{name} has {new_any.dtype}, the cache has {cache.k_BHSK.dtype}: "
                 "they must agree"
             )
-        if new_BHTK.requires_grad:
+        if new_any.requires_grad:
             raise ValueError(
                 f"{name} requires a gradient, expected none: "
                 "fill a cache under torch.no_grad()"
@@ -66,19 +66,21 @@ class KVCache:
         capacity: int,
         size: int,
         dtype: torch.dtype = torch.float32,
+        value_size: int | None = None,
     ) -> None:
         """Allocate room for `capacity` positions; `length` of them are filled."""
+        value_size = size if value_size is None else value_size
         self.k_BHSK = torch.zeros(batch, heads, capacity, size, dtype=dtype)
-        self.v_BHSK = torch.zeros(batch, heads, capacity, size, dtype=dtype)
+        self.v_BHSV = torch.zeros(batch, heads, capacity, value_size, dtype=dtype)
         self.length = 0
 
-    def append(self, k_BHTK: Tensor, v_BHTK: Tensor) -> tuple[Tensor, Tensor]:
-        """Write T new positions; return all keys and values so far, (B, H, S, K).
+    def append(self, k_BHTK: Tensor, v_BHTV: Tensor) -> tuple[Tensor, Tensor]:
+        """Write T new positions; return all so far, (B, H, S, K) and (B, H, S, V).
 
         The results are views of the cache, not copies. Raises ValueError, and
         leaves the cache as it was, when something does not fit.
         """
-        check_piece(self.k_BHSK, k_BHTK, v_BHTK)
+        check_piece(self, k_BHTK, v_BHTV)
         T, capacity = k_BHTK.shape[2], self.k_BHSK.shape[2]
         start, stop = self.length, self.length + T
         if stop > capacity:
@@ -87,9 +89,9 @@ class KVCache:
                 f"more of {capacity}: it is full"
             )
         self.k_BHSK[:, :, start:stop] = k_BHTK
-        self.v_BHSK[:, :, start:stop] = v_BHTK
+        self.v_BHSV[:, :, start:stop] = v_BHTV
         self.length = stop
-        return self.k_BHSK[:, :, :stop], self.v_BHSK[:, :, :stop]
+        return self.k_BHSK[:, :, :stop], self.v_BHSV[:, :, :stop]
 
 
 # --8<-- [end:cache]
@@ -204,7 +206,7 @@ if __name__ == "__main__":
             layer(x_1ND[:, t : t + 1] if cached else x_1ND[:, : t + 1], cache)
 
     print("  N   projected rows    q·k of last queries   MFLOPs")
-    for N in (8, 32, 128):
+    for N in (8, 16, 64):
         x_1ND = torch.randn(1, N, 64)
         triangle = N * (N + 1) // 2
         for name, cached, rows in (("without", False, triangle), ("with", True, N)):
@@ -224,7 +226,7 @@ if __name__ == "__main__":
     # --8<-- [end:model-bytes]
 
     # --8<-- [start:growth]
-    lengths, whole, chunked = [256, 512, 1024, 2048], [], []
+    lengths, whole, chunked = [128, 256, 512, 1024], [], []
     layer = CachedAttention(model_size=16, heads=1)
     with torch.no_grad():
         for T in lengths:

@@ -4,6 +4,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,31 +18,44 @@ import matplotlib.pyplot as plt
 # --8<-- [end:tools]
 # isort: split
 from snippets.foundations.scaled_dot_product import check_sizes, masked_softmax, weigh
-from snippets.properties.cost import count_flops, largest_bytes, plot_growth
+from snippets.properties.cost import count_flops, plot_growth
 
 
 # --8<-- [start:mask-mods]
-def causal(b: Tensor, h: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Let query t see keys up to its own position."""
-    return t >= s
+def causal(b_any: Tensor, h_any: Tensor, t_any: Tensor, s_any: Tensor) -> Tensor:
+    """Say whether query t may see key s: up to its own position."""
+    return t_any >= s_any
 
 
 def sliding_window(width: int) -> Callable:
     """Return a mask_mod: query t sees the `width` latest keys, its own included."""
-    return lambda b, h, t, s: (t >= s) & (t - s < width)
+
+    def mask_mod(b_any, h_any, t_any, s_any):
+        return (t_any >= s_any) & (t_any - s_any < width)
+
+    return mask_mod
 
 
 def prefix(length: int) -> Callable:
     """Return a mask_mod: all see the first `length` keys, the rest is causal."""
-    return lambda b, h, t, s: (t >= s) | (s < length)
+
+    def mask_mod(b_any, h_any, t_any, s_any):
+        return (t_any >= s_any) | (s_any < length)
+
+    return mask_mod
 
 
 def document(number_BS: Tensor) -> Callable:
-    """Return a mask_mod: query and key belong to the same document, and causal.
+    """Return a mask_mod: causal, and query and key lie in the same document.
 
-    `number_BS` says to which document each position of each sequence belongs.
+    `number_BS` holds the document of each position of each sequence.
     """
-    return lambda b, h, t, s: (t >= s) & (number_BS[b, t] == number_BS[b, s])
+
+    def mask_mod(b_any, h_any, t_any, s_any):
+        same_any = number_BS[b_any, t_any] == number_BS[b_any, s_any]
+        return (t_any >= s_any) & same_any
+
+    return mask_mod
 
 
 # --8<-- [end:mask-mods]
@@ -50,23 +64,31 @@ def document(number_BS: Tensor) -> Callable:
 # --8<-- [start:score-mods]
 def alibi(slope_H: Tensor) -> Callable:
     """Return a score_mod: subtract slope times distance (Press et al. 2021, §3)."""
-    return lambda score, b, h, t, s: score - slope_H[h] * (t - s)
+
+    def score_mod(score_any, b_any, h_any, t_any, s_any):
+        return score_any - slope_H[h_any] * (t_any - s_any)
+
+    return score_mod
 
 
 def soft_cap(limit: float) -> Callable:
     """Return a score_mod: squash scores into (-limit, limit) with tanh."""
-    return lambda score, b, h, t, s: limit * torch.tanh(score / limit)
+
+    def score_mod(score_any, b_any, h_any, t_any, s_any):
+        return limit * torch.tanh(score_any / limit)
+
+    return score_mod
 
 
 def chain(*score_mods: Callable) -> Callable:
     """Return a score_mod that applies the given ones from left to right."""
 
-    def chained(score: Tensor, *where: Tensor) -> Tensor:
-        for score_mod in score_mods:
-            score = score_mod(score, *where)
-        return score
+    def score_mod(score_any, *where_any):
+        for one in score_mods:
+            score_any = one(score_any, *where_any)
+        return score_any
 
-    return chained
+    return score_mod
 
 
 # --8<-- [end:score-mods]
@@ -75,8 +97,7 @@ def chain(*score_mods: Callable) -> Callable:
 # --8<-- [start:places]
 def places(B: int, H: int, t_T: Tensor, s_S: Tensor) -> tuple[Tensor, ...]:
     """Return b, h, t and s as tensors that broadcast to (B, H, T, S)."""
-    b_B111 = torch.arange(B, device=t_T.device)[:, None, None, None]
-    h_H11 = torch.arange(H, device=t_T.device)[:, None, None]
+    b_B111, h_H11 = torch.arange(B)[:, None, None, None], torch.arange(H)[:, None, None]
     return b_B111, h_H11, t_T[:, None], s_S
 
 
@@ -138,8 +159,7 @@ def flex(
     ValueError when sizes do not fit or a function returns the wrong kind.
     """
     check_sizes(q_BHTK, k_BHSK, v_BHSV, None)
-    t_T = torch.arange(q_BHTK.shape[2], device=q_BHTK.device)
-    s_S = torch.arange(k_BHSK.shape[2], device=q_BHTK.device)
+    t_T, s_S = torch.arange(q_BHTK.shape[2]), torch.arange(k_BHSK.shape[2])
     return attend_at(q_BHTK, k_BHSK, v_BHSV, t_T, s_S, score_mod, mask_mod)
 
 
@@ -173,19 +193,94 @@ def flex_blocks(
     """Equal `flex`, but never touch a block that the mask leaves empty."""
     check_sizes(q_BHTK, k_BHSK, v_BHSV, None)
     (B, H, T, _), S = q_BHTK.shape, k_BHSK.shape[2]
-    kind_BHPN = block_kinds(mask_mod, B, H, T, S, C)
-    seen_PN = kind_BHPN.amax(dim=(0, 1)) > 0
-    s_S, parts_any = torch.arange(S, device=q_BHTK.device), []
-    for seen_N, t_any in zip(
-        seen_PN, torch.arange(T, device=s_S.device).split(C), strict=True
-    ):
+    seen_PN = block_kinds(mask_mod, B, H, T, S, C).amax(dim=(0, 1)) > 0
+    t_T, s_S = torch.arange(T), torch.arange(S)
+    parts_any = []
+    for seen_N, t_any in zip(seen_PN, t_T.split(C), strict=True):
         s_any = s_S[seen_N.repeat_interleave(C)[:S]]
-        k_any, v_any = k_BHSK[:, :, s_any], v_BHSV[:, :, s_any]
-        q_any = q_BHTK[:, :, t_any]
-        parts_any.append(
-            attend_at(q_any, k_any, v_any, t_any, s_any, score_mod, mask_mod)
-        )
+        qkv_any = q_BHTK[:, :, t_any], k_BHSK[:, :, s_any], v_BHSV[:, :, s_any]
+        parts_any.append(attend_at(*qkv_any, t_any, s_any, score_mod, mask_mod))
     return torch.cat(parts_any, dim=2)
 
 
 # --8<-- [end:blocks]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:first-look]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    q_BHTK, k_BHTK, v_BHTK = (torch.randn(2, 2, 256, 16) for _ in range(3))
+    number_BT = torch.stack([torch.arange(256) // 64, torch.arange(256) // 100])
+    slope_H = torch.tensor([0.5, 0.25])
+    mask_mod, score_mod = document(number_BT), chain(alibi(slope_H), soft_cap(5.0))
+    ours_BHTK = flex(q_BHTK, k_BHTK, v_BHTK, score_mod, mask_mod)
+
+    block_mask = create_block_mask(mask_mod, 2, None, 256, 256)
+    with warnings.catch_warnings(record=True) as told:
+        theirs_BHTK = flex_attention(q_BHTK, k_BHTK, v_BHTK, score_mod, block_mask)
+    print("largest difference", f"{(ours_BHTK - theirs_BHTK).abs().max():.1e}")
+    print(*[str(one.message).split(".")[1] for one in told])
+    # --8<-- [end:first-look]
+
+    # --8<-- [start:skipped]
+    masks = {
+        "causal": causal,
+        "sliding_window(256)": sliding_window(256),
+        "prefix(256)": prefix(256),
+        "document": document(torch.arange(2048)[None] // 500),
+    }
+    x_any = torch.randn(1, 1, 2048, 16)
+    dense = count_flops(lambda: flex(x_any, x_any, x_any))
+    for name, mask_mod in masks.items():
+        counts = block_kinds(mask_mod, 1, 1, 2048, 2048).flatten().bincount().tolist()
+        their_share = create_block_mask(mask_mod, None, None, 2048, 2048).sparsity()
+        assert round(their_share - counts[0] / 256 * 100, 6) == 0
+        call = partial(flex_blocks, x_any, x_any, x_any, mask_mod)
+        share = count_flops(call) / dense
+        print(
+            f"{name:20} empty {counts[0]:3}, partly {counts[1]:2}, full {counts[2]:3}"
+            f" of 256 blocks: {share:.1%} of the FLOPs"
+        )
+    # --8<-- [end:skipped]
+
+    # --8<-- [start:growth]
+    lengths, flops = [512, 1024, 2048, 4096], {"causal": [], "window": []}
+    for length in lengths:
+        x_any = torch.randn(1, 1, length, 16)
+        for name, mask_mod in (("causal", causal), ("window", sliding_window(64))):
+            call = partial(flex_blocks, x_any, x_any, x_any, mask_mod, C=64)
+            flops[name].append(count_flops(call))
+    plot_growth(
+        lengths, {"causal": (flops["causal"], 2), "window": (flops["window"], 1)}
+    )
+    plt.ylabel("FLOPs, empty blocks skipped")
+    plt.show()
+    # --8<-- [end:growth]
+
+    # --8<-- [start:first-sequence-only]
+    mask_mod = document(number_BT)
+    right = create_block_mask(mask_mod, 2, None, 256, 256, BLOCK_SIZE=32)
+    wrong = create_block_mask(mask_mod, None, None, 256, 256, BLOCK_SIZE=32)
+    lost_any = right.to_dense()[1] > wrong.to_dense()[0]
+    print("blocks of sequence 1 that would be skipped:", lost_any.sum().item())
+    qkv_any = q_BHTK, k_BHTK, v_BHTK
+    same = flex_attention(*qkv_any, block_mask=wrong).equal(
+        flex_attention(*qkv_any, block_mask=right)
+    )
+    print("uncompiled, both give the same output:", same)
+    # --8<-- [end:first-sequence-only]
+
+    # --8<-- [start:precedence]
+    def even_only(b_any, h_any, t_any, s_any):
+        """Be causal in even sequences; what Python reads is another thing."""
+        return (t_any >= s_any) & b_any % 2 == 0
+
+    mask_any = mask_at(even_only, 2, 1, torch.arange(4), torch.arange(4))[:, 0]
+    for number in (0, 1):
+        future = mask_any[number].triu(1).sum().item()
+        past = mask_any[number].tril().sum().item()
+        print(
+            f"sequence {number}: sees {past} of 10 past keys, {future} of 6 future ones"
+        )
+    # --8<-- [end:precedence]

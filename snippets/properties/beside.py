@@ -17,7 +17,8 @@ from snippets.properties.cost import peak_bytes, seconds
 def unpack(packed: str) -> types.SimpleNamespace:
     """Return what packed code defines; packed so that nobody reads it by accident."""
     names: dict[str, object] = {"__name__": "reference"}
-    exec(zlib.decompress(base64.b85decode(packed)).decode(), names)
+    code = zlib.decompress(base64.b85decode(packed)).decode()
+    exec(compile(code, "<reference>", "exec", dont_inherit=True), names)
     return types.SimpleNamespace(**names)
 
 

@@ -23,9 +23,14 @@ def error_budget(peer_any: Tensor, exact_any: Tensor, factor: float = 1.0) -> fl
     `peer_any` is PyTorch's own answer in that dtype, `exact_any` the answer in float64.
     We grant `factor` times the peer's error, plus four units in the last place of the
     largest value: without that floor a lucky peer would forbid any rounding at all.
+    Raises ValueError when the two have another shape or hold a NaN or Inf: such a
+    budget would allow everything.
     """
     ulp = torch.finfo(peer_any.dtype).eps * exact_any.abs().max().item()
-    return factor * largest_error(peer_any, exact_any) + 4 * ulp
+    budget = factor * largest_error(peer_any, exact_any) + 4 * ulp
+    if not budget < float("inf"):
+        raise ValueError(f"the budget is {budget}: peer and exact must be finite")
+    return budget
 
 
 # --8<-- [end:error-budget]

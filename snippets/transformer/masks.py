@@ -159,7 +159,7 @@ def price(H: int, T: int) -> list[str]:
         ("packed", lambda b, h, t, s: (s <= t) & (document_T[t] == document_T[s])),
     ):
         blocks = flex_attention.create_block_mask(
-            rule, 1, 1, T, T, device=document_T.device
+            rule, None, None, T, T, device=document_T.device
         )
         lines.append(f"{name}: FlexAttention skips {blocks.sparsity():.1f}% of blocks")
     return lines

@@ -6,17 +6,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers.models.gptj import modeling_gptj
-from transformers.models.llama import modeling_llama
 
 from snippets.comparisons.library_conventions import (
-    angles,
     blind,
     itself,
     mixed_axes,
     pairs_to_halves,
-    rotate_halves,
-    rotate_pairs,
+    rotate_as_gptj,
+    rotate_as_llama,
     row,
     seen,
 )
@@ -24,66 +21,56 @@ from tests.running import run_main
 
 # What the page prints, in its order; numbers that depend on the machine are left out.
 ROWS = """
-one layer, random weights: LlamaAttention
-SDPA 1100
-masked_softmax of this guide 1100
-FlexAttention 1100
-masked_fill(mask, -inf) 0011
-nn.MultiheadAttention, attn_mask 0011
-nn.MultiheadAttention, key_padding_mask 0011
-SDPA, float, 0 and -inf 1100
-SDPA, float, 1 and 0 1111
-transformers, (B, S) 1100
-transformers, (B, 1, T, S) [0.0, 0.0, 'lowest', 'lowest']
-SDPA, is_causal=True 10000 11000
-SDPA, causal_lower_right(T, S) 11110 11111
-FlexAttention, t >= s 10000 11000
-FlexAttention, t + S - T >= s 11110 11111
-masked_softmax, tril(S - T) 11110 11111
-transformers, 2 tokens after 3 11110 11111
-nn.MultiheadAttention, is_causal=True Need attn_mask
-transformers, Llama: half-split True
-transformers, GPT-J: interleaved True
-half-split, weights as they are other scores
-half-split, W_Q and W_K reordered same scores
-half-split, only W_Q reordered other scores
-SDPA, enable_gqa 00001111
-FlexAttention 00001111
-transformers, repeat_kv 00001111
-repeat_interleave 00001111
-repeat 01010101
-transformers, num_key_value_heads 2
-transformers, num_key_value_groups 4
-SDPA on (B, H, T, K) mixes axis [2]
-SDPA on (B, T, H, K) mixes axis [2]
-FlexAttention on (B, H, T, K) [2]
-transformers on (B, H, T, K) returns (2, 6, 8, 4)
-nn.MultiheadAttention mixes axis [0]
-the same, batch_first=True mixes axis [1]
-nn.TransformerEncoderLayer mixes axis [0]
-transformers mixes axis [1]
-SDPA, dropout_p=0.5, train: drops True
-F.dropout, train: drops True
-nn.MultiheadAttention, train: drops True
-transformers, train: drops True
-SDPA, dropout_p=0.5, eval: drops True
-F.dropout, eval: drops True
-nn.MultiheadAttention, eval: drops False
-transformers, eval: drops False
-masked_fill(mask, -inf) NaN
-SDPA zeros
-FlexAttention zeros
-masked_softmax of this guide zeros
-SDPA, float, finfo.min uniform
-transformers, eager uniform
-transformers, sdpa zeros
-nn.MultiheadAttention, need_weights=True NaN
-nn.MultiheadAttention, need_weights=False, training zeros
-nn.MultiheadAttention, need_weights=False, fast path NaN
-nn.MultiheadAttention, the same, fast path disabled zeros
-nn.Linear: rounding only True
-SDPA: rounding only True
-F.softmax without dim mixes axis [0]
+SDPA: 1100
+masked_softmax of this guide: 1100
+FlexAttention: 1100
+masked_fill(mask, -inf): 0011
+nn.MultiheadAttention, attn_mask: 0011
+nn.MultiheadAttention, key_padding_mask: 0011
+SDPA, float, 1 and 0: 1111
+transformers, (B, S): 1100
+transformers, (B, 1, T, S): True
+SDPA, is_causal=True: 10000 11000
+SDPA, causal_lower_right(T, S): 11110 11111
+FlexAttention, t >= s: 10000 11000
+FlexAttention, t + S - T >= s: 11110 11111
+masked_softmax, tril(S - T): 11110 11111
+transformers, 2 tokens after 3: 11110 11111
+Llama, of 8 channels a pair is: [0, 4]
+GPT-J, of 8 channels a pair is: [0, 1]
+half-split, weights as they are: other scores
+half-split, W_Q and W_K reordered: same scores
+half-split, only W_Q reordered: other scores
+SDPA, enable_gqa: 00001111
+FlexAttention: 00001111
+transformers, repeat_kv: 00001111
+repeat: 01010101
+transformers, num_key_value_heads and _groups: (2, 4)
+SDPA on (B, H, T, K) mixes axis: [2]
+SDPA on (B, T, H, K) mixes axis: [2]
+transformers on (B, H, T, K) returns: (2, 6, 8, 4)
+nn.MultiheadAttention mixes axis: [0]
+the same, batch_first=True mixes axis: [1]
+transformers mixes axis: [1]
+SDPA, dropout_p=0.5, train: drops: True
+F.dropout, train: drops: True
+nn.MultiheadAttention, train: drops: True
+transformers, train: drops: True
+SDPA, dropout_p=0.5, eval: drops: True
+F.dropout, eval: drops: True
+nn.MultiheadAttention, eval: drops: False
+transformers, eval: drops: False
+masked_fill(mask, -inf): NaN
+SDPA: zeros
+FlexAttention: zeros
+masked_softmax of this guide: zeros
+SDPA, float, finfo.min: uniform
+transformers, eager: uniform
+transformers, sdpa: zeros
+nn.MultiheadAttention: NaN
+need_weights=False: zeros
+need_weights=False, fast path: NaN
+F.softmax without dim mixes axis: [0]
 """
 
 
@@ -92,7 +79,7 @@ def test_demonstration():
     """Every row, word for word; the fast path and the device are put back."""
     device = torch.get_default_device()
     lines = run_main("snippets.comparisons.library_conventions").output.splitlines()
-    shown = [" ".join(one.split()) for one in lines if "differs by" not in one]
+    shown = [one for one in lines if "differs by" not in one]
     assert shown == ROWS.strip().splitlines()
     assert torch.backends.mha.get_fastpath_enabled()
     assert torch.get_default_device() == device
@@ -103,7 +90,7 @@ def test_a_row_that_lies_stops_the_page(capsys):
     row("x", [1], [1])
     with pytest.raises(AssertionError, match=r"^x: \[1\], but the table says \[2\]$"):
         row("x", [1], [2])
-    assert capsys.readouterr().out == f"{'x':42} [1]\n" * 2
+    assert capsys.readouterr().out == "x: [1]\n" * 2
 
 
 def test_seen_shows_the_first_head():
@@ -144,25 +131,18 @@ def test_itself_drops_the_weights():
 
 
 @given(H=st.integers(1, 3), T=st.integers(1, 9), half=st.integers(1, 6))
-def test_rotations_equal_transformers(H, T, half):
-    """Both layouts, any size, in float64 and float32."""
-    x = torch.randn(1, H, T, 2 * half, dtype=torch.float64)
-    angle = angles(T, 2 * half).double()
-    twice = torch.cat([angle, angle], -1)[None]
-    theirs, _ = modeling_llama.apply_rotary_pos_emb(x, x, twice.cos(), twice.sin())
-    torch.testing.assert_close(rotate_halves(x[0].float()).double(), theirs[0],
-                               rtol=1e-5, atol=1e-5)  # fmt: skip
-    theirs = modeling_gptj.apply_rotary_pos_emb(
-        x.transpose(1, 2), angle.sin()[None], angle.cos()[None]
-    ).transpose(1, 2)
-    torch.testing.assert_close(rotate_pairs(x[0].float()).double(), theirs[0],
-                               rtol=1e-5, atol=1e-5)  # fmt: skip
-
-
-def test_angles_of_the_paper():
-    """θ_i = 10000^(−2i/K), times the position (Su et al. 2021, §3.2.2)."""
-    expected = [[t * 10000 ** (-2 * i / 8) for i in range(4)] for t in range(5)]
-    torch.testing.assert_close(angles(5, 8), torch.tensor(expected))
+def test_rotations_are_those_of_the_formula(H, T, half):
+    """Each pair (a, b) becomes (a·cos − b·sin, a·sin + b·cos), in both layouts."""
+    x, K = torch.randn(H, T, 2 * half), 2 * half
+    rate = torch.tensor([10000 ** (-2 * i / K) for i in range(half)])
+    angle = torch.arange(T)[:, None] * rate  # Su et al. 2021, §3.2.2
+    turn = torch.polar(torch.ones_like(angle), angle)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * turn
+    expected = torch.view_as_real(pairs).flatten(-2)
+    torch.testing.assert_close(rotate_as_gptj(x), expected, rtol=1e-5, atol=1e-5)
+    halves = torch.complex(*x.chunk(2, dim=-1)) * turn
+    expected = torch.cat([halves.real, halves.imag], dim=-1)
+    torch.testing.assert_close(rotate_as_llama(x), expected, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=10)
@@ -181,10 +161,10 @@ def test_reordered_weights_give_the_same_scores(H, half, T):
 
     moved = [pairs_to_halves(w, H) for w in weights]
     moved_biases = [pairs_to_halves(b, H) for b in biases]
-    expected = scores(weights, biases, rotate_pairs)
+    expected = scores(weights, biases, rotate_as_gptj)
     torch.testing.assert_close(
-        scores(moved, moved_biases, rotate_halves), expected, rtol=1e-4, atol=1e-4
+        scores(moved, moved_biases, rotate_as_llama), expected, rtol=1e-4, atol=1e-4
     )
     if half > 1 and T > 1:
-        plain = scores(weights, biases, rotate_halves)
+        plain = scores(weights, biases, rotate_as_llama)
         assert (plain - expected).abs().max() > 1e-3

@@ -46,7 +46,7 @@ def preallocated(attempt, draw: Draw):
     """No copy a step: what comes back is a view of the first allocation."""
     k, v, cuts = pieces(attempt, draw, 1)
     _, cache = make(attempt)
-    before = cache.k_BHSK.data_ptr(), cache.v_BHSK.data_ptr()
+    before = cache.k_BHSK.data_ptr(), cache.v_BHSV.data_ptr()
     for new_k, new_v in zip(k.split(cuts, 2), v.split(cuts, 2), strict=True):
         found = cache.append(new_k, new_v)
         if tuple(one.data_ptr() for one in found) != before:

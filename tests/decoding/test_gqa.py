@@ -349,6 +349,9 @@ def test_bad_input_is_named():
     ):
         with pytest.raises(ValueError, match=f"^{sentence}$"):
             grouped_attend(*args)
+    q, k, v, _ = draw(0, B=3)  # batch and heads differ, so that they cannot be mixed up
+    with pytest.raises(ValueError, match=r"^value has 2 heads, key has 1: they must"):
+        grouped_attend(q, k[:, :1], v)
     for sizes, sentence in (
         ((8, 3, 1), "heads is 3, model_size is 8: heads must divide it"),
         ((8, 0, 1), "heads is 0, model_size is 8: heads must divide it"),

@@ -289,7 +289,7 @@ def test_nan_in_the_future_and_beyond_the_filled_part():
             torch.testing.assert_close(layer(spoilt)[:, :4], expected[:, :4])
             cache = KVCache(1, 2, 9, 4, torch.float64)
             cache.k_BHSK.fill_(bad)
-            cache.v_BHSK.fill_(bad)
+            cache.v_BHSV.fill_(bad)
             torch.testing.assert_close(prefill(layer, x, cache, 4), expected)
 
 
@@ -316,7 +316,7 @@ def test_takes_what_is_not_contiguous():
 def test_cache_is_one_piece_of_memory():
     """Appending writes in place and returns views; keys and values stay apart."""
     cache = KVCache(2, 3, 5, 4)
-    addresses = cache.k_BHSK.data_ptr(), cache.v_BHSK.data_ptr()
+    addresses = cache.k_BHSK.data_ptr(), cache.v_BHSV.data_ptr()
     assert addresses[0] != addresses[1]
     new = torch.arange(2 * 3 * 5 * 4.0).reshape(2, 3, 5, 4)
     for start, stop in ((0, 2), (2, 3), (3, 5)):
@@ -325,11 +325,13 @@ def test_cache_is_one_piece_of_memory():
         assert k.equal(new[:, :, :stop])
         assert v.equal(-new[:, :, :stop])
         assert cache.length == stop
-    assert cache.k_BHSK.shape == cache.v_BHSK.shape == (2, 3, 5, 4)
-    assert (cache.k_BHSK.dtype, cache.v_BHSK.dtype) == (torch.float32,) * 2
+    assert cache.k_BHSK.shape == cache.v_BHSV.shape == (2, 3, 5, 4)
+    assert (cache.k_BHSK.dtype, cache.v_BHSV.dtype) == (torch.float32,) * 2
     half = KVCache(1, 1, 1, 2, torch.bfloat16)
-    assert (half.k_BHSK.dtype, half.v_BHSK.dtype) == (torch.bfloat16,) * 2
+    assert (half.k_BHSK.dtype, half.v_BHSV.dtype) == (torch.bfloat16,) * 2
     assert KVCache(1, 1, 2, 2).k_BHSK.eq(0).all()
+    narrow = KVCache(1, 1, 2, 3, value_size=0)  # as in multi-head latent attention
+    assert narrow.append(torch.ones(1, 1, 1, 3), torch.ones(1, 1, 1, 0))[1].numel() == 0
     assert KVCache(1, 1, 2, 2).length == 0
 
 
@@ -349,7 +351,7 @@ def test_bytes_of_a_token():
     assert cache_bytes(3, 5, 7, 1) == 3 * 5 * 7 * 2
     assert cache_bytes(1, 1, 1) == 4
     cache = KVCache(1, 5, 1, 7)
-    assert cache_bytes(1, 5, 7, 4) == cache.k_BHSK.nbytes + cache.v_BHSK.nbytes
+    assert cache_bytes(1, 5, 7, 4) == cache.k_BHSK.nbytes + cache.v_BHSV.nbytes
 
 
 def test_bad_input_is_named():
@@ -364,7 +366,7 @@ def test_bad_input_is_named():
             cache.append(bad, bad)
     with pytest.raises(
         ValueError,
-        match=r"^value has shape \(2, 3, 1, 4\), key has \(2, 3, 2, 4\): they must agree$",
+        match=r"^value has shape \(2, 3, 1, 4\), expected \(2, 3, 2, 4\)$",
     ):
         cache.append(x, x[:, :, :1])
     for name, k, v in (("key", x.double(), x), ("value", x, x.double())):
@@ -373,13 +375,17 @@ def test_bad_input_is_named():
             match=rf"^{name} has torch\.float64, the cache has torch\.float32: they must agree$",
         ):
             cache.append(k, v)
+    with pytest.raises(
+        ValueError, match=r"^value has shape \(2, 3, 2, 4\), expected \(2, 3, 2, 1\)$"
+    ):
+        KVCache(2, 3, 5, 4, value_size=1).append(x, x)
     learned = x.clone().requires_grad_()
     for name, k, v in (("key", learned, x), ("value", x, learned)):
         with pytest.raises(
             ValueError,
             match=rf"^{name} requires a gradient, expected none: fill a cache under torch\.no_grad\(\)$",
         ):
-            check_piece(cache.k_BHSK, k, v)
+            check_piece(cache, k, v)
     assert cache.length == 0
     assert cache.k_BHSK.eq(0).all()
     cache.append(x, x)
@@ -416,8 +422,8 @@ def test_demonstration():
     for line in (
         "prefill 3 + 3 + 1, decode 1 + 1 + 1: 10 positions in the cache",
         "key has 10 positions, the cache has room for 6 more of 16: it is full",
-        "128     8256 without      8256                451.6",
-        "128      128 with         8256                  6.3",
+        " 64     2080 without      2080                 91.1",
+        " 64       64 with         2080                  2.6",
         "LLaMA 7B,  32 kv heads: 512 KiB a token, 8192 tokens 4 GiB",
         "Llama 3 8B, 8 kv heads: 128 KiB a token, 8192 tokens 1 GiB",
         "weights of a decode step: [1.0, 0.0, 0.0, 0.0, 0.0]",

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from snippets.decoding.split_kv import attend_part, merge, split_attend
@@ -104,6 +104,8 @@ def test_ragged_batch():
     splits=st.integers(1, 12),
     masked=st.booleans(),
 )
+@example(seed=0, T=2, S=6, splits=3, masked=True)
+@example(seed=0, T=1, S=3, splits=5, masked=False)
 def test_equals_sdpa_on_any_shape(seed, T, S, splits, masked):
     """More parts than keys, no keys at all, queries that see nothing."""
     torch.manual_seed(seed)

@@ -25,9 +25,9 @@ from tests.running import run_main
 
 # --8<-- [start:equals-torch]
 def test_equals_torch():
-    """Weights and the log of the sum equal PyTorch's, in four dtypes."""
+    """Weights and the log of the sum equal PyTorch's, in three dtypes."""
     exact = torch.randn(5, 130).double() * 8
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
         x = exact.to(dtype)
         fine = torch.softmax(x.double(), 1)
         error = largest_error(online_softmax(x, block=16), fine)

@@ -124,7 +124,8 @@ def trained(attempt, draw: Draw):
 @check(en="Positions begin as small as words", zh="初值与词嵌入一样小")
 def small(attempt, draw: Draw):
     """Normal with a deviation of 0.02."""
-    spread = attempt.LearnedPositions(100, 100).table.std().item()
+    added = attempt.LearnedPositions(100, 100)(torch.zeros(1, 100, 100))
+    spread = added.std().item()
     if not 0.018 < spread < 0.022:
         raise Broken(f"the deviation is {spread:.3f}", f"标准差是 {spread:.3f}")
 

@@ -236,6 +236,10 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match=wrong):
             kind(8, 8.0, 6)
         assert kind(8, 8.0, 7) is not None
+        with pytest.raises(
+            ValueError, match=r"^trained is 12, expected at least 12\.6 "
+        ):
+            kind(8, 8.0, 12, slow=2.0)
 
 
 def test_demonstration():

@@ -33,6 +33,8 @@ KINDS = {
     "application": "applications/sequence_labelling",
     "table": "about/seed",
     "glossary": "about/glossary",
+    "practice": "practice/kit",
+    "exercises": "practice/exercises",
 }
 
 

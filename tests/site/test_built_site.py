@@ -15,7 +15,9 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 
+from docs._tools import exercises, practice
 from docs._tools.guide import LANGUAGES, Guide
+from docs._tools.includes import Library
 from docs._tools.pages import load
 from tests.site.conftest import KINDS, Built, address
 
@@ -337,13 +339,15 @@ def test_zip_holds_every_notebook(language, site):
         for key, pair in load(Guide()).items()
         if language in pair and pair[language].cells
     ]
+    where = {f"{key}.ipynb": root / key / f"{key.split('/')[-1]}.ipynb" for key in keys}
+    guide = Guide()
+    for exercise in exercises.all_of(load(guide), Library.read(guide), guide, language):
+        where |= {path: root / path for path in practice.addresses(exercise)}
+    assert len(where) > len(keys) + 30
     with zipfile.ZipFile(root / f"{name}.zip") as archive:
-        assert sorted(archive.namelist()) == sorted(
-            f"{name}/{key}.ipynb" for key in keys
-        )
-        for key in keys:
-            alone = (root / key / f"{key.split('/')[-1]}.ipynb").read_bytes()
-            assert archive.read(f"{name}/{key}.ipynb") == alone
+        assert sorted(archive.namelist()) == sorted(f"{name}/{path}" for path in where)
+        for path, alone in where.items():
+            assert archive.read(f"{name}/{path}") == alone.read_bytes()
 
 
 def test_home_leads_into_both_ways(built):

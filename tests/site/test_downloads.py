@@ -11,18 +11,24 @@ from nbclient import NotebookClient
 
 from tests.site.conftest import address
 
-# Small pages that run in seconds, one per language.
+# Small pages that run in seconds, an exercise as it is, and a bug to find.
 NOTEBOOKS = [
-    ("zh", "questions/basics/kinds_of_attention"),
-    ("en", "questions/multimodal/what_is_multimodal_attention"),
+    ("zh", "questions/basics/kinds_of_attention", "kinds_of_attention", ""),
+    (
+        "en",
+        "questions/multimodal/what_is_multimodal_attention",
+        "what_is_multimodal_attention",
+        "",
+    ),
+    ("zh", "implementations/decoding/gqa", "gqa_exercise", "还没有写"),
+    ("en", "practice/find_the_bug", "multi_head_1", "✗"),
 ]
 
 
-@pytest.mark.parametrize(("language", "key"), NOTEBOOKS)
-def test_download_runs_alone(language, key, base, tmp_path, monkeypatch):
-    stem = key.split("/")[-1]
+@pytest.mark.parametrize(("language", "key", "name", "says"), NOTEBOOKS)
+def test_download_runs_alone(language, key, name, says, base, tmp_path, monkeypatch):
     with urllib.request.urlopen(
-        f"{base}{address(key, language)}{stem}.ipynb"
+        f"{base}{address(key, language)}{name}.ipynb"
     ) as answer:
         notebook = nbformat.reads(answer.read().decode(), as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
@@ -38,3 +44,4 @@ def test_download_runs_alone(language, key, base, tmp_path, monkeypatch):
     client.execute(cwd=str(alone), env=dict(os.environ))
     printed = [cell for cell in notebook.cells if cell.get("outputs")]
     assert printed, "the notebook ran and printed nothing"
+    assert says in str([cell.outputs for cell in printed])

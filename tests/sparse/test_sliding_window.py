@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -94,6 +94,8 @@ def test_reach_grows_by_w_minus_one():
     W=st.integers(1, 14),
     C=st.integers(1, 14),
 )
+@example(seed=0, S=11, fewer=3, W=4, C=3)
+@example(seed=0, S=5, fewer=0, W=9, C=9)
 def test_equals_dense_on_any_shape(seed, S, fewer, W, C):
     """One token, windows and chunks longer than the sequence, fewer queries than keys."""
     torch.manual_seed(seed)

@@ -219,3 +219,9 @@ def test_unused_source(fixture):
             "  year: 2020\n  url: https://example.org\n"
         )
     told(check_all(fixture.guide), "'other2020' is cited by no page")
+
+
+def test_two_entries_mixed_into_one_are_told(fixture):
+    path = fixture.guide.docs / "sources.yml"
+    fixture.edit(path, "  year: 2017\n", "  year: 2017\n  authors: Somebody Else\n")
+    told(check_all(fixture.guide), "sources.yml", "a field twice")

@@ -20,6 +20,7 @@ from snippets.transformer.masks import (
     padding,
     position_ids,
     prefix,
+    price,
 )
 from tests.running import run_main
 
@@ -292,6 +293,20 @@ def test_bad_input_is_named():
         match=r"^mask 1 has shape \(1, 3\), expected \(3, 3\) or \(2, 3, 3\)$",
     ):
         combine(2, 1, causal(3, 3), causal(1, 3))
+
+
+def test_price():
+    """T² bytes for all heads; 4·H·T²·64 FLOPs with or without; blocks of 128 × 128."""
+    assert price(H=4, T=1024) == [
+        "mask 1 MiB, scores 16 MiB",
+        "MFLOPs without a mask 1074, with 1074",
+        "causal: FlexAttention skips 43.8% of blocks",
+        "packed: FlexAttention skips 81.2% of blocks",
+    ]
+    assert price(H=1, T=256)[2:] == [
+        "causal: FlexAttention skips 25.0% of blocks",
+        "packed: FlexAttention skips 25.0% of blocks",
+    ]
 
 
 def test_demonstration():
