@@ -272,6 +272,16 @@ def test_hidden_positions_may_hold_anything(poison):
         assert grad.isfinite().all()
 
 
+def test_one_head_and_one_token():
+    """The smallest layer is F.rms_norm and SDPA as well."""
+    layer, x = QKNormAttention(4, 1).double(), torch.randn(2, 1, 4).double()
+    torch.testing.assert_close(layer(x), layer.to_out(layer.to_v(x)))
+    x = torch.randn(2, 3, 4).double()
+    q, k = (F.rms_norm(to(x), (4,), eps=1e-6) for to in (layer.to_q, layer.to_k))
+    out = F.scaled_dot_product_attention(q, k, layer.to_v(x))
+    torch.testing.assert_close(layer(x), layer.to_out(out))
+
+
 def test_huge_inputs_and_strides():
     """Vectors of length 1e4 are as good as any; views are fine."""
     layer, x = QKNormAttention(8, 2), torch.randn(2, 5, 8)
