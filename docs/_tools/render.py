@@ -50,15 +50,20 @@ class Rendered:
 
 
 def shown_on(pages: Iterable[Page]) -> dict[tuple[str, str], Page]:
-    """Return which page explains each section of code, (file, name) → page."""
-    return {
-        include: page
-        for page in pages
-        if page.kind == "implementation" or page.key.startswith("practice/")
-        for block in page.cells
-        if "folded" not in block.tags
-        for include in includes(block)
-    }
+    """Return which page explains each section of code, (file, name) → page.
+
+    A practice page also explains what it folds, unless another page shows that.
+    """
+    shown, folded = {}, {}
+    for page in pages:
+        practised = page.key.startswith("practice/")
+        if page.kind == "implementation" or practised:
+            for block in page.cells:
+                if "folded" not in block.tags:
+                    shown |= dict.fromkeys(includes(block), page)
+                elif practised:
+                    folded |= dict.fromkeys(includes(block), page)
+    return folded | shown
 
 
 def render(
