@@ -166,14 +166,6 @@ if __name__ == "__main__":
         )
     # --8<-- [end:first-look]
 
-    # --8<-- [start:names]
-    for kv_heads in (32, 8, 4, 1):
-        group = 32 // kv_heads
-        print(
-            f"32 heads: {kv_heads:2} kv heads = GQA-{kv_heads:<2} group size {group:2}"
-        )
-    # --8<-- [end:names]
-
     # --8<-- [start:pooling]
     full = GroupedQueryAttention(64, 8, 8)
     for kv_heads in (8, 4, 2, 1):

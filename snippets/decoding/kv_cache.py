@@ -264,15 +264,3 @@ if __name__ == "__main__":
     wrong_T = (right_BHTV - wrong_BHTV).abs().amax(dim=3).flatten() > 1e-6
     print("prefill of 5 without a mask, wrong positions:", wrong_T.int().tolist())
     # --8<-- [end:no-mask]
-
-    # --8<-- [start:restart]
-    q_BHTK = torch.randn(1, 1, 1, 16)
-    k_BHTK = torch.randn(1, 1, 1, 16)
-    for name, positions in (
-        ("4 and 1", (4, 1)),
-        ("104 and 101", (104, 101)),
-        ("0 and 1", (0, 1)),
-    ):
-        score = (rotate(q_BHTK, positions[0]) * rotate(k_BHTK, positions[1])).sum()
-        print(f"query and key at {name}: score {score.item():.4f}")
-    # --8<-- [end:restart]

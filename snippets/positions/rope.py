@@ -10,7 +10,7 @@ from torch import Tensor
 # --8<-- [end:imports]
 # isort: split
 from snippets.foundations.scaled_dot_product import attend
-from snippets.properties.cost import count_flops, peak_bytes, plot_growth
+from snippets.properties.cost import count_flops
 
 
 # --8<-- [start:check-rotation]
@@ -176,36 +176,27 @@ if __name__ == "__main__":
     # --8<-- [end:first-look]
 
     # --8<-- [start:cost]
-    lengths = [256, 512, 1024, 2048]
-    rotating, attending = [], []
-    for T in lengths:
-        x_BHTK, pos_BT = torch.randn(1, 2, T, 64), torch.arange(T).expand(1, T)
-        rotate = partial(rotate_halves, x_BHTK, pos_BT, theta_J)
-        whole = partial(attend, x_BHTK, x_BHTK, x_BHTK)
-        rotating.append(peak_bytes(rotate))
-        attending.append(peak_bytes(whole))
-        turning = 2 * x_BHTK.numel() // 2 * 6  # q and k, 6 operations for each pair
+    for length in (1024, 2048):
+        x_any = torch.randn(1, 2, length, 64)
+        pos_any = torch.arange(length).expand(1, length)
+        rotate = partial(rotate_halves, x_any, pos_any, theta_J)
+        whole = partial(attend, x_any, x_any, x_any)
+        turning = 2 * x_any.numel() // 2 * 6  # q and k, 6 operations for each pair
         print(
-            f"T = {T:4}: rotating q and k {turning / 1e6:.2f} MFLOPs, matrix products"
+            f"T = {length:4}: rotating q and k {turning / 1e6:.2f} MFLOPs, matrix products"
             f" {count_flops(rotate)}; attention {count_flops(whole) / 1e6:.1f} MFLOPs"
         )
     # --8<-- [end:cost]
 
-    # --8<-- [start:growth]
-    plot_growth(lengths, {"rotate": (rotating, 1), "attend": (attending, 2)})
-    plt.ylabel("peak bytes")
-    plt.show()
-    # --8<-- [end:growth]
-
     # --8<-- [start:distance]
-    far_T = torch.arange(4096)
+    far_N = torch.arange(4096)
     for base, style in ((10000, "-"), (500000, "--")):
         theta_J = frequencies(128, base)
-        mean_T = torch.cos(far_T.unsqueeze(1) * theta_J).mean(dim=1)
-        plt.semilogx(far_T[1:].cpu(), mean_T[1:].cpu(), style, label=f"base {base}")
+        mean_N = torch.cos(far_N.unsqueeze(1) * theta_J).mean(dim=1)
+        plt.semilogx(far_N[1:].cpu(), mean_N[1:].cpu(), style, label=f"base {base}")
         slowest = 2 * torch.pi / theta_J[-1].item()
         print(
-            f"base {base:6}: at distance 4095 {mean_T[-1]:.2f},"
+            f"base {base:6}: at distance 4095 {mean_N[-1]:.2f},"
             f" the slowest pair turns once in {slowest:.0f} positions"
         )
     plt.xlabel("distance m - n")
@@ -230,24 +221,19 @@ if __name__ == "__main__":
     # --8<-- [start:mixed]
     for p in (0, 1, 20):
         pos_BT = torch.tensor([[p]])
-        right_BHTK = rotate_pairs(q_BHTK, pos_BT, theta_J)
-        wrong_BHTK = rotate_halves(q_BHTK, pos_BT, theta_J)
-        off = (right_BHTK - wrong_BHTK).abs().max().item()
+        right_111K = rotate_pairs(q_BHTK, pos_BT, theta_J)
+        wrong_111K = rotate_halves(q_BHTK, pos_BT, theta_J)
+        off = (right_111K - wrong_111K).abs().max().item()
         print(f"position {p:2}: the layouts differ by {off:.2f}")
-    cos_1J = (20 * theta_J).cos().unsqueeze(0)
-    try:
-        q_BHTK * cos_1J
-    except RuntimeError as error:
-        print(error)
     # --8<-- [end:mixed]
 
     # --8<-- [start:low-precision]
-    pos_T = torch.arange(4096)
+    pos_N = torch.arange(4096)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        angle_TJ = pos_T.to(dtype).unsqueeze(1) * theta_J.to(dtype)
-        exact_TJ = pos_T.unsqueeze(1) * theta_J
-        off = (angle_TJ.double().cos() - exact_TJ.cos()).abs().max().item()
-        kinds = pos_T.to(dtype).unique().numel()
+        angle_NJ = pos_N.to(dtype).unsqueeze(1) * theta_J.to(dtype)
+        exact_NJ = pos_N.unsqueeze(1) * theta_J
+        off = (angle_NJ.double().cos() - exact_NJ.cos()).abs().max().item()
+        kinds = pos_N.to(dtype).unique().numel()
         print(f"{dtype}: {kinds} different positions of 4096, cos off by {off:.4f}")
     # --8<-- [end:low-precision]
 
@@ -262,11 +248,11 @@ if __name__ == "__main__":
         ("prompt 7 to 11, new token at 12", 7, 12),
         ("prompt 7 to 11, new token at 5", 7, 5),
     ):
-        at_BT, at_11 = pos_BT[:, :5] + prompt_start, torch.tensor([[new]])
-        old_BHTK = rotate_halves(k_BHTK[:, :, :5], at_BT, theta_J)
+        at_BP, at_11 = pos_BT[:, :5] + prompt_start, torch.tensor([[new]])
+        old_BHPK = rotate_halves(k_BHTK[:, :, :5], at_BP, theta_J)
         new_BH1K = rotate_halves(k_BH1K, at_11, theta_J)
         turned_BH1K = rotate_halves(q_BH1K, at_11, theta_J)
-        k_BHSK = torch.cat((old_BHTK, new_BH1K), dim=2)
+        k_BHSK = torch.cat((old_BHPK, new_BH1K), dim=2)
         out_BH1K = attend(turned_BH1K, k_BHSK, v_BHTK)
         off = (out_BH1K - whole_BHTK[:, :, 5:]).abs().max().item()
         print(f"{name}: off by {off:.2f}")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 
-@check(en="A part tells its log-sum-exp", zh="每一部分给出自己的 log-sum-exp")
+@check(en="A part tells its log-sum-exp", zh="每一段给出自己的 log-sum-exp")
 def log_sum_exp(attempt, draw: Draw):
     """Natural logarithm, of scaled scores; -inf and zeros where nothing is seen."""
     S = draw.size("S", 0, 5)
@@ -26,7 +26,7 @@ def log_sum_exp(attempt, draw: Draw):
     if wrong.numel():
         raise Broken(
             en=f"a query that sees no key of this part has lse {wrong[0].item()}",
-            zh=f"看不到这一部分任何键的查询，lse 是 {wrong[0].item()}",
+            zh=f"看不到这一段任何键的查询，lse 是 {wrong[0].item()}",
         )
     agreement(lse[~blind], expected[~blind], en="lse", zh="lse ")
     agreement(
@@ -34,7 +34,7 @@ def log_sum_exp(attempt, draw: Draw):
     )
 
 
-@check(en="Two parts make the whole", zh="两部分合成整体")
+@check(en="Two parts make the whole", zh="两段合成整体")
 def two_parts(attempt, draw: Draw):
     """Cut the keys anywhere, attend to each side, merge."""
     S = draw.size("S", 2, 7)
@@ -66,7 +66,7 @@ def stable(attempt, draw: Draw):
     agreement(total, lse[0] - math.log(share), "the merged lse", "合并后的 lse ")
 
 
-@check(en="Empty parts count for nothing", zh="空的部分不起作用")
+@check(en="Empty parts count for nothing", zh="空段不起作用")
 def nothing(attempt, draw: Draw):
     """Only empty parts: zeros and -inf; an empty part beside others changes nothing."""
     N, empty = draw.size("other parts", 0, 2), draw.size("empty parts", 1, 2)
@@ -78,7 +78,7 @@ def nothing(attempt, draw: Draw):
     if merged.isnan().any() or total.isnan().any():
         raise Broken(
             en="an empty part, zeros with lse -inf, makes NaN",
-            zh="空的部分（输出为零、lse 为 -inf）带来了 NaN",
+            zh="空段（输出为零、lse 为 -inf）带来了 NaN",
         )
     if N == 0:
         agreement(merged, none[0][0], en="nothing merged", zh="全空时的输出")
@@ -89,10 +89,8 @@ def nothing(attempt, draw: Draw):
             )
         return
     expected = attempt.merge(out, lse)
-    agreement(
-        merged, expected[0], "with an empty part the output", "有空的部分时，输出"
-    )
-    agreement(total, expected[1], "with an empty part the lse", "有空的部分时，lse ")
+    agreement(merged, expected[0], "with an empty part the output", "有空段时，输出")
+    agreement(total, expected[1], "with an empty part the lse", "有空段时，lse ")
 
 
 @check(en="Merging in pairs equals merging at once", zh="两两合并等于一次合并")
@@ -112,7 +110,7 @@ def tree(attempt, draw: Draw):
         )
 
 
-@check(en="The number of parts does not matter", zh="分成几部分不影响结果")
+@check(en="The number of parts does not matter", zh="分成几段不影响结果")
 def any_split(attempt, draw: Draw):
     """More parts than keys, parts that do not divide the keys."""
     x = draw.normal(1, 2, draw.size("S", 1, 8), 4)
@@ -125,7 +123,7 @@ def any_split(attempt, draw: Draw):
     )
 
 
-@check(en="No part holds all scores", zh="没有哪一部分算全部得分")
+@check(en="No part holds all scores", zh="没有哪一段算全部得分")
 def work(attempt, draw: Draw):
     """The largest tensor shrinks with the number of parts."""
     splits = draw.choice("splits", [4, 8])
@@ -137,7 +135,7 @@ def work(attempt, draw: Draw):
         raise Broken(
             en=f"in {splits} parts the largest tensor has {largest} bytes, "
             f"in one part {whole}",
-            zh=f"分成 {splits} 部分，最大的张量有 {largest} 字节，不分时是 {whole}",
+            zh=f"分成 {splits} 段，最大的张量有 {largest} 字节，不分时是 {whole}",
         )
 
 

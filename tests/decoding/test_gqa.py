@@ -385,8 +385,6 @@ def test_demonstration():
     out = run_main("snippets.decoding.gqa").output
     for line in (
         "MQA output (2, 6, 64) W_K (8, 64)",
-        "32 heads:  8 kv heads = GQA-8  group size  4",
-        "32 heads:  4 kv heads = GQA-4  group size  8",
         "8 heads to 8: the output changes by 0%",
         "      32               2048                  512                     256",
         "       8                512                  128                      64",

@@ -36,8 +36,25 @@ from tests.running import run_main
 
 
 # --8<-- [start:pieces]
-def test_pieces_equal_one_pass():
-    """However the sequence is cut, the outputs are those of one causal pass."""
+def test_every_cut_equals_one_pass():
+    """Cut 6 positions in all 32 ways: the outputs are those of one causal pass."""
+    layer, x = CachedAttention(8, 2).double(), torch.randn(2, 6, 8).double()
+    with torch.no_grad():
+        whole = layer(x)
+        for ways in range(32):
+            ends = [t for t in range(1, 6) if ways >> t - 1 & 1] + [6]
+            cache, parts = KVCache(2, 2, 6, 4, torch.float64), []
+            for end in ends:
+                parts.append(layer(x[:, cache.length : end], cache))
+            torch.testing.assert_close(torch.cat(parts, 1), whole)
+    print("32 ways to cut 6 positions: equal")
+
+
+# --8<-- [end:pieces]
+
+
+def test_drawn_pieces_equal_one_pass():
+    """Sequences of any length, cut anywhere."""
     layer = CachedAttention(8, 2).double()
 
     def step(piece, cache):
@@ -50,10 +67,6 @@ def test_pieces_equal_one_pass():
             cached_equals_full(layer, step, x, draw)
 
     hold(any_cut, examples=50)
-    print("50 drawn ways to cut up to 9 positions: equal")
-
-
-# --8<-- [end:pieces]
 
 
 # --8<-- [start:equals-sdpa]
@@ -87,7 +100,6 @@ def test_one_pass_equals_sdpa():
 # --8<-- [end:equals-sdpa]
 
 
-# --8<-- [start:step-flops]
 def test_a_step_does_the_work_of_one_position():
     """8·D² for the projections of one row, 4·S·D for one query against S keys."""
     layer = CachedAttention(32, 4)
@@ -97,10 +109,6 @@ def test_a_step_does_the_work_of_one_position():
             layer(torch.randn(1, S - 1, 32), cache)
             flops = count_flops(lambda c=cache: layer(torch.randn(1, 1, 32), c))
         assert flops == 8 * 32**2 + 4 * S * 32
-        print(f"{S:3} positions: {flops} FLOPs")
-
-
-# --8<-- [end:step-flops]
 
 
 def copy_to_llama(layer, sdpa=True):
@@ -432,5 +440,3 @@ def test_demonstration():
         "without a mask, wrong positions: [1, 1, 1, 1, 0]",
     ):
         assert line in out
-    scores = [line.split()[-1] for line in out.splitlines() if "score" in line]
-    assert scores[0] == scores[1] != scores[2]

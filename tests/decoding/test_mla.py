@@ -70,7 +70,9 @@ def test_equals_sdpa_on_rebuilt_heads():
             keys = torch.cat([kv[:, :, :7] @ up_k[h].T, kv[:, :, 7:]], -1)
             values = kv[:, :, :7] @ up_v[h].T
             queries = torch.cat([q[:, h], q_rope[:, h]], -1)
-            expected = F.scaled_dot_product_attention(queries, keys, values, mask[:, h])
+            expected = torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, mask[:, h]
+            )
             torch.testing.assert_close(out[:, h], expected)
         assert out[0, 1, 2].eq(0).all()
         print(f"{form.__name__}: 3 heads agree")
@@ -79,7 +81,6 @@ def test_equals_sdpa_on_rebuilt_heads():
 # --8<-- [end:equals-sdpa]
 
 
-# --8<-- [start:cached]
 def test_pieces_equal_one_pass():
     """Absorbed from a cache of R + U numbers a token equals expanded in one pass."""
     layer = LatentAttention(6, heads=2, size=3, rotated=2, rank=4).double()
@@ -97,10 +98,6 @@ def test_pieces_equal_one_pass():
     cache = layer.new_cache(batch=1, capacity=1)
     held = cache.k_BHSK.numel() + cache.v_BHSV.numel()
     assert held == 4 + 2
-    print(f"20 drawn ways to cut: equal, with {held} numbers a token")
-
-
-# --8<-- [end:cached]
 
 
 def copy_to_deepseek(layer, dtype):
