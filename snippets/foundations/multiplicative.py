@@ -12,7 +12,7 @@ from torch import Tensor
 # --8<-- [end:imports]
 # isort: split
 from snippets.foundations.scaled_dot_product import masked_softmax, weigh
-from snippets.properties.cost import count_flops, plot_growth
+from snippets.properties.cost import count_flops
 
 
 # --8<-- [start:expect]
@@ -218,15 +218,6 @@ if __name__ == "__main__":
         print(f"T = S = {length:4}: {every / 1e6:7.1f} MFLOPs, window {few / 1e6:5.1f}")
     # --8<-- [end:cost]
 
-    # --8<-- [start:growth]
-    lengths = [256, 512, 1024, 2048]
-    every = [flops_of(length, None) for length in lengths]
-    few = [flops_of(length, 10) for length in lengths]
-    plot_growth(lengths, {"global": (every, 2), "window of 21": (few, 1)})
-    plt.ylabel("FLOPs")
-    plt.show()
-    # --8<-- [end:growth]
-
     # --8<-- [start:picture]
     x_11K, y_1PK = torch.ones(1, 1, 6), torch.randn(1, 20, 6) / 4
     ones_1P = torch.ones(1, 20, dtype=torch.bool)
@@ -260,9 +251,3 @@ if __name__ == "__main__":
     for name, state_BTD in (("tanh", with_BTD), ("no tanh", bare_BTD)):
         print(f"{name}: largest entry of the state {state_BTD.abs().max():.2f}")
     # --8<-- [end:no-tanh]
-
-    # --8<-- [start:off-by-one]
-    key_9 = torch.arange(9)
-    for name, inside_9 in (("≤", (key_9 - 4).abs() <= 2), ("<", (key_9 - 4).abs() < 2)):
-        print(f"|s − 4| {name} 2: keys", key_9[inside_9].tolist())
-    # --8<-- [end:off-by-one]

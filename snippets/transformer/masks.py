@@ -11,7 +11,7 @@ from torch.nn.attention import flex_attention
 # --8<-- [end:imports]
 # isort: split
 from snippets.foundations.scaled_dot_product import attend
-from snippets.properties.cost import count_flops, peak_bytes, plot_growth
+from snippets.properties.cost import count_flops
 
 
 # --8<-- [start:check]
@@ -39,8 +39,8 @@ def causal(T: int, S: int) -> Tensor:
     """Let each query see its own position and those before; returns (T, S).
 
     The T queries are the last T of the S positions, as with a cache. With T > S the
-    first T − S queries have no position among the keys and see nothing. The mask is
-    on the default device. Raises ValueError for less than one query or key.
+    first T − S queries have no position among the keys and see nothing. Raises
+    ValueError for less than one query or key.
     """
     check_sizes_of_mask(T, S)
     key_S = torch.arange(S)
@@ -193,15 +193,6 @@ if __name__ == "__main__":
         print(line)
     # --8<-- [end:cost]
 
-    # --8<-- [start:growth]
-    lengths = [256, 512, 1024, 2048]
-    made = [peak_bytes(partial(causal, length, length)) for length in lengths]
-    step = [peak_bytes(partial(causal, 1, length)) for length in lengths]
-    plot_growth(lengths, {"T = S": (made, 2), "T = 1": (step, 1)})
-    plt.ylabel("peak bytes of a mask")
-    plt.show()
-    # --8<-- [end:growth]
-
     # --8<-- [start:picture]
     document_18 = torch.tensor([[0, 0, 0, 1, 1, 1, 2, 2]])
     left_18 = torch.arange(8).unsqueeze(0) >= 2
@@ -258,17 +249,3 @@ if __name__ == "__main__":
         gap = (padded_15D[:, 2:] - alone_13D).abs().max().item()
         print(f"{name}: differs from the unpadded by {gap:.2f}")
     # --8<-- [end:left-padding]
-
-    # --8<-- [start:restart-only]
-    both_26D = torch.randn(1, 6, 8).repeat(2, 1, 1)
-    both_26D[1, :3] += 1  # the second row has another document 0
-    document_26 = torch.tensor([[0, 0, 0, 1, 1, 1]]).expand(2, 6)
-    restart_6 = torch.tensor([0, 1, 2, 0, 1, 2])
-    for name, masks_any in (
-        ("causal mask, positions restart", [causal(6, 6)]),
-        ("causal and document mask", [causal(6, 6), documents(document_26, 6)]),
-    ):
-        out_26D = look(both_26D, restart_6, *masks_any)
-        moved = (out_26D[0] - out_26D[1])[3:].abs().max().item()
-        print(f"{name}: document 1 moves by {moved:.2f} with document 0")
-    # --8<-- [end:restart-only]

@@ -62,7 +62,7 @@ def source_is_a_set(attempt, draw):
     agreement(layer(x, y.flip(1)), layer(x, y), "the output", "输出")
 
 
-@check(en="A query's output is its own affair", zh="查询之间互不影响")
+@check(en="Queries do not affect each other", zh="查询之间互不影响")
 def queries_apart(attempt, draw):
     layer, x, y = fresh(attempt, draw)
     agreement(layer(x, y)[:, :1], layer(x[:, :1], y), "the first output", "第一个输出")

@@ -43,7 +43,7 @@ def flex(q, k, v, cap, mask):
 
 # --8<-- [start:equals-flex]
 def test_equals_flex_attention():
-    """The largest error is no larger than FlexAttention's, in three dtypes."""
+    """The largest error is within the budget that FlexAttention's own sets."""
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         q, k, v = (torch.randn(2, 3, n, 16).to(dtype) for n in (7, 9, 9))
         mask = torch.rand(2, 3, 7, 9) < 0.6
