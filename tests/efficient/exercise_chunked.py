@@ -155,7 +155,12 @@ CHECKS = [
 def workload(attempt):
     """Return a call whose time and memory are compared with the reference's."""
     x = torch.randn(1, 2, 512, 32, requires_grad=True)
-    return lambda: attempt.chunked_attention(x, x, x, None, 128, 128).sum().backward()
+
+    def step():
+        with torch.enable_grad():
+            attempt.chunked_attention(x, x, x, None, 128, 128).sum().backward()
+
+    return step
 
 
 # --8<-- [end:checks]

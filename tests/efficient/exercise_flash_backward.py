@@ -144,7 +144,12 @@ CHECKS = [one_tile, any_tiles, causal, blind, wide, kept, no_square, work]
 def workload(attempt):
     """Return a call whose time and memory are compared with the reference's."""
     x = torch.randn(1, 2, 512, 32, requires_grad=True)
-    return lambda: attempt.flash_attention(x, x, x, True, 128, 128).sum().backward()
+
+    def step():
+        with torch.enable_grad():
+            attempt.flash_attention(x, x, x, True, 128, 128).sum().backward()
+
+    return step
 
 
 # --8<-- [end:checks]

