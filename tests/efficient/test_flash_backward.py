@@ -252,7 +252,7 @@ def test_dtypes_and_layouts():
 
 
 def test_sums_are_wide():
-    """DV may pass what float16 can hold on its way."""
+    """The values' gradient may pass what float16 can hold on its way."""
     q, k, v = (torch.zeros(1, 1, n, 1).half() for n in (4000, 1, 1))
     v.requires_grad_()
     upstream = torch.full((1, 1, 4000, 1), 40.0).half()
