@@ -404,11 +404,11 @@ def test_demonstration():
     assert "rotary: offset 0 True, offset 3 True, 3 unlike 1 True" in out
     assert "identity: offset 0 True, offset 3 True, 3 unlike 1 False" in out
     assert "position  0: the layouts differ by 0.00" in out
-    assert "position  1: the layouts differ by 2.20" in out
+    assert "position  1: the layouts differ by 2.63" in out
     assert "float32: 4096 different positions of 4096, cos off by 0.000" in out
     assert "float16: 3073 different positions of 4096, cos off by 1.7" in out
     assert "bfloat16: 769 different positions of 4096, cos off by 1.9" in out
     assert "prompt 0 to 4, new token at 5: off by 0.00" in out
-    assert "prompt 0 to 4, new token at 0: off by 0.48" in out
+    assert "prompt 0 to 4, new token at 0: off by 0.87" in out
     assert "prompt 7 to 11, new token at 12: off by 0.00" in out
-    assert "prompt 7 to 11, new token at 5: off by 0.52" in out
+    assert "prompt 7 to 11, new token at 5: off by 0.79" in out
