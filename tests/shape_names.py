@@ -51,7 +51,7 @@ class ShapeNames:
     def _on_return(self, frame, event: str, arg: object):
         if event == "exception":
             self._raising = frame
-        elif event == "return" and self._raising is frame and arg is None:
+        elif event == "return" and self._refuses(frame, arg):
             self._raising = None  # refused arguments may well have a wrong shape
         elif event == "return":
             code = frame.f_code
@@ -61,6 +61,11 @@ class ShapeNames:
             where = f"{Path(code.co_filename).name}:{code.co_name}"
             self.lies += [f"{where}: {lie}" for lie in lies_of(names)]
         return self._on_return
+
+    def _refuses(self, frame, arg: object) -> bool:
+        """Whether a frame ends by an exception; a module that caught one goes on."""
+        inner = frame.f_code.co_name != "<module>"
+        return inner and self._raising is frame and arg is None
 
 
 def lies_of(names: dict[str, object]) -> list[str]:
