@@ -136,7 +136,7 @@ def measure(T: int, K: int = 64) -> tuple[int, float]:
     with FlopCounterMode(display=False) as counter:
         attend(x_BHTK, x_BHTK, x_BHTK)
     timer = Timer("attend(x, x, x)", globals={"attend": attend, "x": x_BHTK})
-    return counter.get_total_flops(), timer.timeit(5).median
+    return counter.get_total_flops(), timer.timeit(5).mean
 
 
 # --8<-- [end:measure]

@@ -76,9 +76,9 @@ def largest_bytes(call: Callable) -> int:
 
 
 def seconds(call: Callable, runs: int = 5) -> float:
-    """Return the median time of one call."""
+    """Return the mean time of one call."""
     call()
-    return Timer("call()", globals={"call": call}).timeit(runs).median
+    return Timer("call()", globals={"call": call}).timeit(runs).mean
 
 
 def exponent(lengths: Sequence[int], values: Sequence[float]) -> float:

@@ -63,7 +63,6 @@ def test_concat_equals_its_formula():
     print("concat: equal for all", score.numel(), "pairs")
 
 
-# --8<-- [start:local-equals-loops]
 def test_local_p_equals_its_formula():
     """Key by key in float64: softmax over the window, then the Gaussian."""
     q, k, v = (torch.randn(2, n, 6).double() for n in (4, 9, 9))
@@ -83,9 +82,6 @@ def test_local_p_equals_its_formula():
         torch.testing.assert_close(out[b, t], expected)
     print("local-p: equal for 8 queries, places from", f"{place.min():.2f} to", end=" ")
     print(f"{place.max():.2f}")
-
-
-# --8<-- [end:local-equals-loops]
 
 
 # --8<-- [start:window-equals-mask]
