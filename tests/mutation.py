@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +83,20 @@ def table(found: dict[str, list[Mutant]]) -> tuple[list[str], float]:
 
 
 def unexplained(survivors: list[tuple[str, str]], reasons: list[dict]) -> list[str]:
-    """Return survivors (place, change) without a reason, and reasons without one."""
-    known = Counter((one["in"], one["change"]) for one in reasons)
-    here = Counter(survivors)
-    lines = [f"no reason: in {p}: {c}" for p, c in here if (p, c) not in known]
-    return lines + [
-        f"killed by now: in {p}: {c}" for p, c in known if (p, c) not in here
+    """Return survivors (place, change) without a reason, and reasons without one.
+
+    A reason whose `in` is * holds everywhere; its `change` is a regular expression.
+    """
+    everywhere = [re.compile(x["change"]) for x in reasons if x["in"] == "*"]
+    known = {(one["in"], one["change"]) for one in reasons if one["in"] != "*"}
+    lines = [
+        f"no reason: in {place}: {changed}"
+        for place, changed in survivors
+        if (place, changed) not in known
+        and not any(pattern.fullmatch(changed) for pattern in everywhere)
     ]
+    gone = sorted(known - set(survivors))
+    return lines + [f"killed by now: in {place}: {changed}" for place, changed in gone]
 
 
 def files(of: list[str]) -> list[Path]:
