@@ -10,6 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from snippets.decoding.split_kv import split_attend
+from snippets.efficient.chunked import chunked_attention
+from snippets.efficient.flash_backward import flash_attention
+from snippets.efficient.flash_forward import flash_forward
 from snippets.foundations.scaled_dot_product import attend
 from snippets.properties.error_budget import error_budget, largest_error
 
@@ -45,6 +49,45 @@ def test_attend_is_as_exact_as_pytorch_s_operators(device, dtype):
     peer_BHTV = plainly(q_BHTK, k_BHSK, v_BHSV, mask_BHTS)
     error = largest_error(attend(q_BHTK, k_BHSK, v_BHSV, mask_BHTS), exact_BHTV)
     assert error <= error_budget(peer_BHTV, exact_BHTV, 2.0)
+
+
+WAYS = {
+    "chunked": lambda q, k, v, mask: chunked_attention(q, k, v, mask, 50, 48),
+    "flash": lambda q, k, v, mask: flash_forward(q, k, v, causal=True)[0],
+    "split": lambda q, k, v, mask: split_attend(q, k, v, 3, mask),
+}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_another_order_of_computing_is_as_exact(way, device, dtype):
+    q_BHTK, k_BHSK, v_BHSV, mask_BHTS = inputs(device, dtype)
+    exact_BHTV = F.scaled_dot_product_attention(
+        q_BHTK.double(), k_BHSK.double(), v_BHSV.double(), attn_mask=mask_BHTS
+    )
+    peer_BHTV = plainly(q_BHTK, k_BHSK, v_BHSV, mask_BHTS)
+    error = largest_error(WAYS[way](q_BHTK, k_BHSK, v_BHSV, mask_BHTS), exact_BHTV)
+    assert error <= error_budget(peer_BHTV, exact_BHTV, 2.0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_flash_backward_is_as_exact_as_sdpa_s(device):
+    q_BHTK, k_BHSK, v_BHSV, _ = inputs(device, torch.float32)
+    results = []
+    for function, dtype in (
+        (lambda q, k, v: flash_attention(q, k, v, causal=True), torch.float32),
+        (lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), torch.float32),
+        (lambda *x: F.scaled_dot_product_attention(*x, is_causal=True), torch.float64),
+    ):
+        leaves = [
+            x.detach().to(dtype).requires_grad_() for x in (q_BHTK, k_BHSK, v_BHSV)
+        ]
+        out_BHTV = function(*leaves)
+        results.append(torch.autograd.grad(out_BHTV.square().sum(), leaves))
+    for ours_any, peer_any, exact_any in zip(*results, strict=True):
+        allowed = error_budget(peer_any, exact_any, 2.0)
+        assert largest_error(ours_any, exact_any) <= allowed
 
 
 @pytest.mark.parametrize("device", DEVICES)
