@@ -24,6 +24,7 @@ from docs._tools import (
 )
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
+from docs._tools.includes import Library
 from docs._tools.pages import Page, load
 
 STATE: dict = {}
@@ -54,16 +55,25 @@ def on_config(config):
         rendered={},
         run=runner.pages(),
         downloads=written,
-        exercises={
-            exercise.page.key: exercise
-            for exercise in exercises.all_of(
-                load(guide), runner.library, guide, language
-            )
-            if exercise.whole_there
-        },
+        exercises=exercises_in_order(guide, runner.library, language),
     )
     config["nav"] = navigation(pages)
     return config
+
+
+def exercises_in_order(guide: Guide, library: Library, language: str) -> dict:
+    """Return {key of the page: exercise}, in the order in which pages are best read."""
+    pages = load(guide)
+    found = {
+        one.page.key: one for one in exercises.all_of(pages, library, guide, language)
+    }
+    order = dress.reading_order(
+        {key: pair[language] for key, pair in pages.items() if language in pair},
+        "implementations",
+    )
+    ordered = [key for key in order if key in found]
+    ordered += [key for key in found if key not in ordered]
+    return {key: found[key] for key in ordered if found[key].whole_there}
 
 
 def navigation(pages: dict[str, Page], folder: str = "") -> list:

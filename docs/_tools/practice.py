@@ -36,7 +36,7 @@ WORDS = {
         "invitation": "[下载练习笔记本]({link})，或在仓库里运行 `make exercise P={stem}`。"
         "它的检查能拦下[{bugs} 种错误实现]({up}practice/planted_bugs.md#{stem})。",
         "heads": {
-            "exercises": ("练习", "检查几条性质", "种了几个 bug", "笔记本"),
+            "exercises": ("练习", "笔记本", "检查", "bug"),
             "find": ("属于", "题目"),
             "bugs": ("bug", "它让输出变成什么样", "哪条检查拦下它", "真实出处"),
         },
@@ -66,7 +66,7 @@ WORDS = {
         "P={stem} IN=en` in the repository. Its checks reject "
         "[{bugs} wrong implementations]({up}practice/planted_bugs.md#{stem}).",
         "heads": {
-            "exercises": ("Exercise", "Properties checked", "Planted bugs", "Notebook"),
+            "exercises": ("Exercise", "Notebook", "Checks", "Bugs"),
             "find": ("Belongs to", "Puzzles"),
             "bugs": (
                 "Bug",
@@ -245,7 +245,7 @@ def _exercises(found: list[Exercise], words: dict) -> list[str]:
     lines = _head(words["heads"]["exercises"])
     for one in found:
         link = f"[{words['download']}]({_to(address(one))})"
-        lines.append(_row(_title(one), len(one.titles), len(one.bugs), link))
+        lines.append(_row(_title(one), link, len(one.titles), len(one.bugs)))
     return lines
 
 

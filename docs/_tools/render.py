@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from posixpath import relpath
 
@@ -90,7 +90,7 @@ def render(
         code = codes[number]
         number += 1
         if "folded" in block.tags and not outputs:
-            link, code = _borrowed(page, block, library, shown or {})
+            link, code, block = _borrowed(page, block, library, shown or {})
             cells += [nbformat.v4.new_markdown_cell(link)] if link else []
         if code:
             cells.append(_code_cell(page, block, code, outputs, out))
@@ -108,13 +108,17 @@ def render(
 
 def _borrowed(
     page: Page, block: Block, library: Library, shown: Mapping
-) -> tuple[str, str]:
-    """Return a link to the pages that explain a folded cell, and the code that none does."""
-    owners, rest = [], []
+) -> tuple[str, str, Block]:
+    """Return a link to the pages that explain a folded cell, and what none explains.
+
+    The latter as code, and as a block of the include lines that are left.
+    """
+    owners, rest, kept = [], [], []
     for file, name in includes(block):
         owner = shown.get((file, name), page)
         if owner is page:
             rest.append(library.files[file][name].code)
+            kept.append(f'--8<-- "{file}:{name}"')
         else:
             owners.append(owner)
     here = page.key.rpartition("/")[0]
@@ -125,7 +129,8 @@ def _borrowed(
     ]
     comma, stop = ("、", "。") if page.language == "zh" else (", ", ".")
     link = WORDS[page.language]["borrowed"] + comma.join(links) + stop
-    return link if links else "", "\n\n\n".join(rest)
+    left = replace(block, lines=tuple(kept))
+    return link if links else "", "\n\n\n".join(rest), left
 
 
 def _prose(block: Block, language: str) -> str:
