@@ -38,7 +38,7 @@ WORDS = {
         "heads": {
             "exercises": ("练习", "笔记本", "检查", "bug"),
             "find": ("属于", "题目"),
-            "bugs": ("bug", "它让输出变成什么样", "哪条检查拦下它", "真实出处"),
+            "bugs": ("它让输出变成什么样", "哪条检查拦下它", "真实出处"),
         },
         "download": "下载",
         "comma": "、",
@@ -69,7 +69,6 @@ WORDS = {
             "exercises": ("Exercise", "Notebook", "Checks", "Bugs"),
             "find": ("Belongs to", "Puzzles"),
             "bugs": (
-                "Bug",
                 "What it does to the output",
                 "Rejected by",
                 "Where it happened",
@@ -273,7 +272,7 @@ def _bugs(found: list[Exercise], words: dict) -> list[str]:
         for bug in one.bugs:
             real = f"[{_short(bug.real)}]({bug.real})" if bug.real else ""
             title = one.titles[bug.caught_by][language]
-            lines.append(_row(f"`{bug.name}`", bug.said[language], title, real))
+            lines.append(_row(bug.said[language], title, real))
         lines.append("")
     return lines
 

@@ -156,6 +156,6 @@ def test_tables_name_exercise_puzzle_and_bug(fixture):
     tables = {n: practice.table(page, [exercise]) for n, page in pages.items()}
     assert "../implementations/room/mean/mean_exercise.ipynb" in tables["exercises"]
     assert "find_the_bug/mean_1.ipynb" in tables["find_the_bug"]
-    assert "| `first` | First. | It is the mean |  |" in tables["planted_bugs"]
+    assert "| First. | It is the mean |  |" in tables["planted_bugs"]
     assert "[name#7](https://github.com/owner/name/issues/7)" in tables["planted_bugs"]
     assert all("1 exercises, 4 wrong" in table for table in tables.values())
