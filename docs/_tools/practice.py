@@ -33,8 +33,9 @@ WORDS = {
         "try": "在这里做实验：",
         "answer": "答案",
         "happened": "真实出处：",
-        "invitation": "[下载练习笔记本]({link})，或在仓库里运行 `make exercise P={stem}`。"
-        "它的检查能拦下[{bugs} 种错误实现]({up}practice/planted_bugs.md#{stem})。",
+        "invitation": "[下载练习笔记本]({link})，或在仓库里运行 `make exercise P={stem}`。",
+        "count": "{} 种错误实现",
+        "rejects": "它的检查能拦下{}。",
         "heads": {
             "exercises": ("练习", "笔记本", "检查", "bug"),
             "find": ("属于", "题目"),
@@ -63,8 +64,9 @@ WORDS = {
         "answer": "Answer",
         "happened": "Where it happened: ",
         "invitation": "[Download the exercise notebook]({link}), or run `make exercise "
-        "P={stem} IN=en` in the repository. Its checks reject "
-        "[{bugs} wrong implementations]({up}practice/planted_bugs.md#{stem}).",
+        "P={stem} IN=en` in the repository. ",
+        "count": "{} wrong implementations",
+        "rejects": "Its checks reject {}.",
         "heads": {
             "exercises": ("Exercise", "Notebook", "Checks", "Bugs"),
             "find": ("Belongs to", "Puzzles"),
@@ -203,10 +205,13 @@ def invitation(exercise: Exercise) -> str:
     """Return the last lines of a page's practice section."""
     words = WORDS[exercise.page.language]
     link = f"{exercise.stem}/{exercise.stem}_exercise.ipynb"
-    up = "../" * exercise.page.key.count("/")
-    return words["invitation"].format(
-        link=link, stem=exercise.stem, bugs=len(exercise.bugs), up=up
-    )
+    said = words["invitation"].format(link=link, stem=exercise.stem)
+    count = words["count"].format(len(exercise.bugs))
+    listed = exercise.guide.docs / exercise.page.language / "practice/planted_bugs.md"
+    if listed.exists():
+        up = "../" * exercise.page.key.count("/")
+        count = f"[{count}]({up}practice/planted_bugs.md#{exercise.stem})"
+    return said + words["rejects"].format(count)
 
 
 TABLES = ("exercises", "find_the_bug", "planted_bugs")

@@ -229,14 +229,14 @@ if __name__ == "__main__":
     lengths, whole, chunked = [128, 256, 512, 1024], [], []
     layer = CachedAttention(model_size=16, heads=1)
     with torch.no_grad():
-        for T in lengths:
-            x_1TD = torch.randn(1, T, 16)
-            for chunk, peaks in ((T, whole), (32, chunked)):
-                cache = KVCache(1, 1, T, 16)
+        for length in lengths:
+            x_any = torch.randn(1, length, 16)
+            for chunk, peaks in ((length, whole), (32, chunked)):
+                cache = KVCache(1, 1, length, 16)
                 peaks.append(
                     peak_bytes(
-                        lambda x_1TD=x_1TD, cache=cache, C=chunk: prefill(
-                            layer, x_1TD, cache, C
+                        lambda x_any=x_any, cache=cache, C=chunk: prefill(
+                            layer, x_any, cache, C
                         )
                     )
                 )
@@ -248,19 +248,19 @@ if __name__ == "__main__":
     # --8<-- [end:growth]
 
     # --8<-- [start:top-left]
-    q_BHTK, k_BHSK = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 5, 16)
-    seen_BHTS = F.scaled_dot_product_attention(
-        q_BHTK, k_BHSK, torch.eye(5).expand(1, 1, 5, 5), is_causal=True
+    q_any, k_any = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 5, 16)
+    seen_any = F.scaled_dot_product_attention(
+        q_any, k_any, torch.eye(5).expand(1, 1, 5, 5), is_causal=True
     )
-    print("is_causal=True, weights of a decode step:", seen_BHTS.flatten().tolist())
+    print("is_causal=True, weights of a decode step:", seen_any.flatten().tolist())
     print("causal_mask(1, 5):", causal_mask(1, 5).int().tolist())
     print("causal_mask(2, 5):", causal_mask(2, 5).int().tolist())
     # --8<-- [end:top-left]
 
     # --8<-- [start:no-mask]
-    q_BHTK, k_BHSK, v_BHSV = torch.randn(3, 1, 1, 5, 16)
-    right_BHTV = attend(q_BHTK, k_BHSK, v_BHSV, causal_mask(5, 5).expand(1, 1, 5, 5))
-    wrong_BHTV = attend(q_BHTK, k_BHSK, v_BHSV)  # "there is a cache, so no mask"
-    wrong_T = (right_BHTV - wrong_BHTV).abs().amax(dim=3).flatten() > 1e-6
-    print("prefill of 5 without a mask, wrong positions:", wrong_T.int().tolist())
+    q_any, k_any, v_any = torch.randn(3, 1, 1, 5, 16)
+    right_any = attend(q_any, k_any, v_any, causal_mask(5, 5).expand(1, 1, 5, 5))
+    wrong_any = attend(q_any, k_any, v_any)  # "there is a cache, so no mask"
+    off_any = (right_any - wrong_any).abs().amax(dim=3).flatten() > 1e-6
+    print("prefill of 5 without a mask, wrong positions:", off_any.int().tolist())
     # --8<-- [end:no-mask]

@@ -212,12 +212,12 @@ if __name__ == "__main__":
     # --8<-- [end:no-checkpoint]
 
     # --8<-- [start:last-chunk]
-    q_BHTK = torch.randn(1, 1, 130, 16)
-    out_BHTV = torch.zeros(1, 1, 130, 16)
+    q_any = torch.randn(1, 1, 130, 16)
+    out_any = torch.zeros(1, 1, 130, 16)
     for n in range(130 // 32):
         part = slice(n * 32, (n + 1) * 32)
-        out_BHTV[:, :, part] = attend(q_BHTK[:, :, part], q_BHTK, q_BHTK)
-    left = (out_BHTV == 0).all(3).sum().item()
+        out_any[:, :, part] = attend(q_any[:, :, part], q_any, q_any)
+    left = (out_any == 0).all(3).sum().item()
     print("queries without an answer:", left)
     # --8<-- [end:last-chunk]
 

@@ -151,8 +151,12 @@ if __name__ == "__main__":
     ours_any = torch.autograd.grad(out_BHTV, leaves_any, weight_BHTV)
     plain_BHTV = attend(*leaves_any, seen_BHTS)
     theirs_any = torch.autograd.grad(plain_BHTV, leaves_any, weight_BHTV)
-    for name, a, b in zip(("dQ", "dK", "dV"), ours_any, theirs_any, strict=True):
-        print(f"{name}: differs from autograd by {(a - b).abs().max().item():.0e}")
+    for name, a_any, b_any in zip(
+        ("dQ", "dK", "dV"), ours_any, theirs_any, strict=True
+    ):
+        print(
+            f"{name}: differs from autograd by {(a_any - b_any).abs().max().item():.0e}"
+        )
     # --8<-- [end:first-look]
 
     # --8<-- [start:saved]
@@ -214,9 +218,11 @@ if __name__ == "__main__":
         saved_any = (*leaves_any, out_BHTV, lse_BHT)
         right_any = flash_backward(weight_BHTV, *saved_any, causal=True)
         wrong_any = flash_backward(weight_BHTV, *saved_any)
-    for name, a, b in zip(("dQ", "dK", "dV"), wrong_any, right_any, strict=True):
+    for name, a_any, b_any in zip(
+        ("dQ", "dK", "dV"), wrong_any, right_any, strict=True
+    ):
         print(
-            f"backward without the mask: {name} off by {(a - b).abs().max().item():.1e}"
+            f"backward without the mask: {name} off by {(a_any - b_any).abs().max().item():.1e}"
         )
     # --8<-- [end:mask-forgotten]
 

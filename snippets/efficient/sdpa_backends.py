@@ -200,8 +200,8 @@ if __name__ == "__main__":
     # --8<-- [start:bias]
     slope = torch.tensor(0.5, requires_grad=True)
     distance_66 = torch.arange(6.0)[:, None] - torch.arange(6.0)
-    for name, bias_66 in (("learned", slope), ("frozen", slope.detach())):
-        call = partial(sdpa, *qkv(), attn_mask=-bias_66 * distance_66)
+    for name, steep in (("learned", slope), ("frozen", slope.detach())):
+        call = partial(sdpa, *qkv(), attn_mask=-steep * distance_66)
         print(f"{name} bias: {which_backend(call)}")
     # --8<-- [end:bias]
 

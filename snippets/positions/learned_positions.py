@@ -194,9 +194,9 @@ if __name__ == "__main__":
     # --8<-- [end:untrained]
 
     # --8<-- [start:init]
-    word = nn.init.normal_(torch.empty(1000, D), std=0.02)
-    default = nn.Embedding(16, D).weight
-    for name, table_any in (("nn.Embedding", default), ("here", add.table)):
-        ratio = table_any.std() / word.std()
+    word_any = nn.init.normal_(torch.empty(1000, D), std=0.02)
+    default_any = nn.Embedding(16, D).weight
+    for name, table_any in (("nn.Embedding", default_any), ("here", add.table)):
+        ratio = table_any.std() / word_any.std()
         print(f"{name}: positions are {ratio:.1f} times as large as words of std 0.02")
     # --8<-- [end:init]

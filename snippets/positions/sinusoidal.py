@@ -151,7 +151,7 @@ if __name__ == "__main__":
     # --8<-- [start:picture]
     score_TT = code_TD @ code_TD.T
     _, (left, right) = plt.subplots(1, 2)
-    left.imshow(code_TD.cpu().numpy(), cmap="viridis", aspect="auto")
+    left.imshow(code_TD[:64, :64].cpu().numpy(), cmap="viridis", aspect="auto")
     left.set(xlabel="channel", ylabel="position")
     for p in (32, 64, 96):
         distance_T = position_T - p
