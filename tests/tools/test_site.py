@@ -143,7 +143,11 @@ def test_the_download_runs_without_the_repository(site_fixture):
             assert only_for_the_site not in text
         assert "test_is_mean()" in text
         with zipfile.ZipFile(folder / f"attention-guide-{language}.zip") as archive:
-            assert len(archive.namelist()) == 1
+            assert sorted(name.rpartition("/")[2] for name in archive.namelist()) == [
+                "mean.ipynb",
+                "mean_1.ipynb",
+                "mean_exercise.ipynb",
+            ]
 
 
 def test_links_of_a_download_lead_to_the_web(site_fixture):
