@@ -80,3 +80,19 @@ def test_every_file_is_mutated_and_has_the_tests_that_mirror_it():
     assert [str(p) for p in files(["decoding/gqa"])] == ["snippets/decoding/gqa.py"]
     with pytest.raises(SystemExit, match="no file of snippets/ ends in decoding/x"):
         files(["decoding/x"])
+
+
+def test_the_reasons_that_hold_everywhere_fit_what_mutmut_writes():
+    """A parenthesis left unescaped would make a pattern that fits nothing."""
+    reasons = yaml.safe_load(REASONS.read_text("utf-8"))
+    for old, new in (
+        ("nn.Linear(3, 3, bias=False)", "nn.Linear(3, 3, bias=None)"),
+        ('einsum("BTK,BSK->BTS", q, k)', 'einsum("btk,bsk->bts", q, k)'),
+        ("torch.arange(3, device=q.device)", "torch.arange(3, device=None)"),
+        ("torch.arange(3, device=q.device)", "torch.arange(3, )"),
+        ("mask.to(q_BHTK.device).tril()", "mask.to(None).tril()"),
+    ):
+        told = unexplained([("m.f", f"{old} → {new}")], reasons)
+        assert not [line for line in told if line.startswith("no reason")], old
+        told = unexplained([("m.f", f"{old} → {new} + 1")], reasons)
+        assert [line for line in told if line.startswith("no reason")], old
