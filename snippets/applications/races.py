@@ -119,6 +119,27 @@ def table(results: dict[str, Runs], measure: str = "score", digits: int = 3) -> 
         )
 
 
+def in_short(
+    without: Runs,
+    attention: Runs,
+    plain: float | None = None,
+    digits: int = 3,
+    of: str = "",
+) -> None:
+    """Print the line from which the index of the applications takes its numbers.
+
+    `plain` is the score of a baseline that is not a network, `of` tells two results
+    of one page apart.
+    """
+    parts = [f"without {show(without.scores, digits)}"]
+    parts.append(f"with {show(attention.scores, digits)}")
+    if plain is not None:
+        parts.append(f"plain {plain:.{digits}f}")
+    seconds = [f"{statistics.mean(runs.seconds):.1f}" for runs in (without, attention)]
+    parts.append(f"seconds {' → '.join(seconds)}")
+    print(f"in short{f' ({of})' if of else ''}: {'; '.join(parts)}")
+
+
 def plot_losses(results: dict[str, Runs], window: int = 20) -> None:
     """Plot each contestant's loss: mean over seeds, averaged over `window` steps.
 
@@ -198,6 +219,7 @@ if __name__ == "__main__":
         score=lambda model: (model(x_BTI).argmax(1) == answer_B).float().mean(),
     )
     table(results, "accuracy")
+    in_short(results["uniform"], results["attention"])
     assert parted(results["attention"].scores, results["uniform"].scores)
     # --8<-- [end:toy-race]
 
