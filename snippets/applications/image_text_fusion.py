@@ -1,7 +1,6 @@
 """Ask in words for one of four handwritten digits; three ways to join text and image."""
 
 # --8<-- [start:imports]
-import statistics
 from copy import deepcopy
 
 import matplotlib.pyplot as plt
@@ -13,6 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
+from snippets.applications.races import (
+    in_short,
+    plot_losses,
+    race,
+    schedule,
+    spread,
+    table,
+)
 from snippets.multimodal.cross_modal import CrossModalAttention
 
 # --8<-- [start:task]
@@ -143,22 +150,21 @@ class Reader(nn.Module):
         return self.fusion(*self.encode(mosaic_BXY, word_BT), **options)
 
 
-def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 400):
-    """Return a reader trained on fresh mosaics, and its loss at every step."""
-    torch.manual_seed(seed)
-    generator = torch.Generator(device=label_N.device).manual_seed(seed)
-    reader, losses = Reader(make_fusion()), []
+def train(reader: Reader, digit_NXY, label_N, steps: int = 400) -> list[float]:
+    """Train in place on fresh mosaics; return the loss of every step."""
+    generator = torch.Generator(device=label_N.device).manual_seed(torch.initial_seed())
     adam = torch.optim.AdamW(reader.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 5e-3, total_steps=steps)
+    rate = torch.optim.lr_scheduler.OneCycleLR(adam, 5e-3, total_steps=steps)
+    losses = []
     for _ in range(steps):
         mosaic_BXY, _, word_BT, answer_B = draw(digit_NXY, label_N, 192, generator)
         loss = cross_entropy(reader(mosaic_BXY, word_BT), answer_B)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        schedule.step()
+        rate.step()
         losses.append(loss.item())
-    return reader, losses
+    return losses
 
 
 @torch.no_grad()
@@ -184,26 +190,28 @@ if __name__ == "__main__":
     # --8<-- [end:data]
 
     # --8<-- [start:result]
-    readers, means = {}, {}
-    print("fusion       parameters   seeds 0, 1, 2          mean    std   last loss")
-    for make_fusion in (CrossFusion, MeanFusion, FlatFusion):
-        name, scores = make_fusion.__name__, []
-        for seed in range(3):
-            reader, losses = train(make_fusion, *learn, seed)
-            readers[name, seed] = reader
-            scores.append(right(reader, mosaic_BXY, word_BT, answer_B).mean().item())
-        means[name] = statistics.mean(scores)
-        print(
-            f"{name:12} {sum(p.numel() for p in reader.parameters()):10,}  ",
-            "  ".join(f"{score:.3f}" for score in scores),
-            f" {means[name]:8.3f}  {statistics.stdev(scores):.3f}",
-            f"{statistics.mean(losses[-50:]):9.3f}",
-        )
-    assert min(means["CrossFusion"], means["FlatFusion"]) > 2 * means["MeanFusion"]
+    steps = schedule(cpu=400, gpu=4000)
+    results = race(
+        {
+            "mean": lambda: Reader(MeanFusion()),
+            "flat": lambda: Reader(FlatFusion()),
+            "cross": lambda: Reader(CrossFusion()),
+        },
+        train=lambda reader: train(reader, *learn, steps),
+        score=lambda reader: right(reader, mosaic_BXY, word_BT, answer_B).mean(),
+    )
+    table(results, "accuracy")
+    in_short(results["mean"], results["cross"])
+    scores = {name: spread(runs.scores)[0] for name, runs in results.items()}
+    assert min(scores["cross"], scores["flat"]) > 2 * scores["mean"]
     # --8<-- [end:result]
 
+    # --8<-- [start:losses]
+    plot_losses(results)
+    # --8<-- [end:losses]
+
     # --8<-- [start:weights-figure]
-    reader = readers["CrossFusion", 0]
+    reader = results["cross"].models[0]
     one_BXY = mosaic_BXY[:1].expand(4, -1, -1)
     with torch.no_grad():
         read_BS = reader.fusion.reading(*reader.encode(one_BXY, encode(QUESTIONS[:4])))

@@ -39,10 +39,12 @@ def trained(digits, request):
     """A cross-attention and a mean reader, trained for 400 steps each."""
     torch.set_default_device(request.config.getoption("--device"))
     digit_NXY, label_N = (x.to(torch.get_default_device()) for x in digits)
-    readers = {
-        make: train(make, digit_NXY[:4000], label_N[:4000], seed=0, steps=400)
-        for make in (CrossFusion, MeanFusion)
-    }
+    readers = {}
+    for make in (CrossFusion, MeanFusion):
+        torch.manual_seed(0)
+        reader = Reader(make())
+        losses = train(reader, digit_NXY[:4000], label_N[:4000], steps=400)
+        readers[make] = reader, losses
     generator = torch.Generator(device=label_N.device).manual_seed(1)
     held_out = draw(digit_NXY[4000:], label_N[4000:], 1000, generator)
     torch.set_default_device(None)
