@@ -1,8 +1,9 @@
 """Cut Chinese sentences into words by labeling each character, with attention and without."""
 
 # --8<-- [start:imports]
-import statistics
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +14,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 # --8<-- [end:imports]
 from snippets.applications.package_data import package_file
+from snippets.applications.races import (
+    in_short,
+    parted,
+    plot_losses,
+    race,
+    schedule,
+    spread,
+    table,
+)
 from snippets.foundations.additive import AdditiveAttention
 
 # --8<-- [start:corpus]
@@ -173,29 +183,23 @@ CONTEXTS = {  # LSTM size per direction, and what makes the context
 }
 
 
-def compare(
-    both_ways: bool, characters: int, training: Batches, test: Batches
-) -> tuple[float, Tagger]:
-    """Train each kind of context with 3 seeds, printing a row for each.
+def contestants(both_ways: bool, characters: int) -> dict[str, Callable[[], Tagger]]:
+    """Return what makes a tagger with each kind of context."""
 
-    Returns the points that attention adds to no context, and its last tagger.
-    """
-    mean = {}
-    print("context    parameters     accuracy")
-    for context, (hidden, make_mixer) in CONTEXTS.items():
-        scores = []
-        for seed in range(3):
-            torch.manual_seed(seed)
-            mixer = make_mixer(hidden * (1 + both_ways))
-            tagger = Tagger(characters, hidden, both_ways, mixer)
-            train(tagger, training, epochs=2)
-            scores.append(100 * accuracy(tagger, test))
-        mean[context] = statistics.mean(scores)
-        print(
-            f"{context:10} {sum(map(torch.numel, tagger.parameters())):10,}"
-            f"   {mean[context]:.1f} ± {statistics.stdev(scores):.1f}"
-        )
-    return mean["attention"] - mean["none"], tagger
+    def maker(hidden: int, make_mixer: Callable) -> Callable[[], Tagger]:
+        mixer_of = partial(make_mixer, hidden * (1 + both_ways))
+        return lambda: Tagger(characters, hidden, both_ways, mixer_of())
+
+    return {context: maker(*parts) for context, parts in CONTEXTS.items()}
+
+
+def compare(both_ways: bool, characters: int, training: Batches, test: Batches) -> dict:
+    """Race the three contestants; the score is the accuracy on `test` in percent."""
+    return race(
+        contestants(both_ways, characters),
+        train=lambda tagger: train(tagger, training, schedule(cpu=2, gpu=10)),
+        score=lambda tagger: 100 * accuracy(tagger, test),
+    )
 
 
 # --8<-- [end:compare]
@@ -236,20 +240,36 @@ if __name__ == "__main__":
     # --8<-- [end:load]
 
     # --8<-- [start:two-way]
-    gain, two_way = compare(True, len(characters) + 2, training, test)
-    print(f"two-way encoder: attention adds {gain:+.1f} points")
-    assert gain < 0.5
+    sizes = len(characters) + 2, training, test
+    both = {"two-way": compare(True, *sizes)}
+    table(both["two-way"], "accuracy", digits=1)
+    none, attention = both["two-way"]["none"], both["two-way"]["attention"]
+    assert spread(attention.scores)[0] - spread(none.scores)[0] < 0.5
     # --8<-- [end:two-way]
 
     # --8<-- [start:one-way]
-    gain, one_way = compare(False, len(characters) + 2, training, test)
-    print(f"one-way encoder: attention adds {gain:+.1f} points")
-    assert gain > 0.5
+    both["one-way"] = compare(False, *sizes)
+    table(both["one-way"], "accuracy", digits=1)
+    none, attention = both["one-way"]["none"], both["one-way"]["attention"]
+    assert parted(attention.scores, none.scores)
+    assert spread(attention.scores)[0] - spread(none.scores)[0] > 0.5
+    for encoder, results in both.items():
+        in_short(
+            results["none"],
+            results["attention"],
+            digits=1,
+            of=encoder.replace("-", "_"),
+        )
     # --8<-- [end:one-way]
+
+    # --8<-- [start:losses]
+    plot_losses(both["one-way"])
+    # --8<-- [end:losses]
 
     # --8<-- [start:by-distance]
     reach = 8
-    for encoder, tagger in (("two-way", two_way), ("one-way", one_way)):
+    for encoder, results in both.items():
+        tagger = results["attention"].models[-1]
         mean = weight_by_distance(tagger, test, reach)
         plt.plot(range(-reach, reach + 1), mean, "o-", label=encoder)
     plt.xlabel("distance of the key from the query, in characters")
@@ -260,7 +280,8 @@ if __name__ == "__main__":
     # --8<-- [end:by-distance]
 
     # --8<-- [start:without-weights]
-    for encoder, tagger in (("two-way", two_way), ("one-way", one_way)):
+    for encoder, results in both.items():
+        tagger = results["attention"].models[-1]
         learned = 100 * accuracy(tagger, test)
         tagger.mixer = UniformAttention()
         equal = 100 * accuracy(tagger, test)

@@ -20,6 +20,7 @@ from snippets.applications.sequence_labelling import (
     UniformAttention,
     accuracy,
     compare,
+    contestants,
     make_batches,
     read_sentences,
     tags_of,
@@ -383,26 +384,23 @@ def test_random_order_of_a_batch_does_not_matter(sentences):
 
 
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_compare_is_a_fair_race(sentences, both_ways, capsys, monkeypatch):
-    """Three rows, close in parameters, equal in steps; the gain is their difference."""
-    batches, _ = small(sentences)
-    steps, scores = [], []
-
-    def scored(*given):
-        scores.append(accuracy(*given))
-        return scores[-1]
-
-    monkeypatch.setattr(
-        page, "train", lambda *given, **named: steps.append(len(train(*given, **named)))
-    )
-    monkeypatch.setattr(page, "accuracy", scored)
-    gain, tagger = compare(both_ways, 3000, batches, batches)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["none", "mean", "attention"]
-    assert steps == [2 * len(batches)] * 9
-    counts = [int(row[1].replace(",", "")) for row in rows]
+def test_the_race_is_fair(both_ways):
+    """Three contestants close in parameters, each with the context it is named for."""
+    taggers = {name: make() for name, make in contestants(both_ways, 3000).items()}
+    assert list(taggers) == ["none", "mean", "attention"]
+    counts = [sum(map(torch.numel, t.parameters())) for t in taggers.values()]
     assert max(counts) < 1.01 * min(counts)
-    assert float(rows[2][2]) - float(rows[0][2]) == pytest.approx(gain, abs=0.1001)
-    assert scores[-1] == accuracy(tagger, batches)
-    assert 100 * (sum(scores[6:]) - sum(scores[:3])) / 3 == pytest.approx(gain)
-    assert isinstance(tagger.mixer, AdditiveAttention)
+    assert taggers["none"].mixer is None
+    assert isinstance(taggers["mean"].mixer, UniformAttention)
+    assert isinstance(taggers["attention"].mixer, AdditiveAttention)
+    assert all(t.lstm.bidirectional is both_ways for t in taggers.values())
+
+
+def test_compare_scores_percent_on_the_test_part(sentences):
+    """Each of the nine runs takes two passes; its score is its own accuracy."""
+    batches, _ = small(sentences, count=16)
+    results = compare(True, 3000, batches, batches[:1])
+    for runs in results.values():
+        assert [len(losses) for losses in runs.losses] == [2 * len(batches)] * 3
+        expected = [100 * accuracy(model, batches[:1]) for model in runs.models]
+        assert runs.scores == pytest.approx(expected)
