@@ -349,15 +349,7 @@ if __name__ == "__main__":
         print(f"{name:6}  {weights:8}  R@1 {show(parts, 2)}")
     assert parted(scores["e5", "learned"], scores["e5", "bag"])
     assert parted(scores["e5", "bag"], scores["e5", "equal"])
-    gain = show(
-        [
-            a - b
-            for a, b in zip(
-                scores["MiniLM", "learned"], scores["MiniLM", "bag"], strict=True
-            )
-        ]
-    )
-    print("MiniLM: learned - bag", gain)
+    assert not parted(scores["MiniLM", "learned"], scores["MiniLM", "bag"])
     # --8<-- [end:with-and-without]
 
     # --8<-- [start:find]
@@ -375,13 +367,13 @@ if __name__ == "__main__":
 
     # --8<-- [start:figure]
     text = "The animal didn't cross the street because it was too tired."
-    row, map_PTT = maps_of(*minilm, text)
+    row, map_ETT = maps_of(*minilm, text)
     _, axes = plt.subplots(1, 4, sharey=True, figsize=(12, 3.6))
     shown = {name: best[name] for name in ("previous", "next", "first")} | {
         "it": (3, 1)
     }
     for axis, (name, (layer, head)) in zip(axes, shown.items(), strict=True):
-        axis.imshow(map_PTT[12 * layer + head].cpu(), vmin=0, vmax=1)
+        axis.imshow(map_ETT[12 * layer + head].cpu(), vmin=0, vmax=1)
         axis.set_title(f"{name}: layer {layer}, head {head}")
         axis.set_xticks(range(len(row)), row.tokens, rotation=90)
     axes[0].set_yticks(range(len(row)), row.tokens)
@@ -407,9 +399,10 @@ if __name__ == "__main__":
 
     # --8<-- [start:translations]
     lines = [line.split() for line in LINKS.strip().splitlines()]
-    hits = [link_hits(*e5, tatoeba[zh, en], words) for zh, en, *words in lines]
+    hits_any = [link_hits(*e5, tatoeba[zh, en], words) for zh, en, *words in lines]
     choose, test = (
-        torch.cat(part).float().mean(0).tolist() for part in (hits[:8], hits[8:])
+        torch.cat(part).float().mean(0).tolist()
+        for part in (hits_any[:8], hits_any[8:])
     )
     linker = choose[:-1].index(max(choose[:-1]))
     mean = sum(test[:-1]) / len(test[:-1])
@@ -423,7 +416,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:translation-figure]
     chinese_labels()
-    row, map_PTT = maps_of(*e5, *tatoeba["1313908", "8589320"])
+    row, map_ETT = maps_of(*e5, *tatoeba["1313908", "8589320"])
     zh, en = (
         [t for t, of in enumerate(row.sequence_ids) if of == side] for side in (0, 1)
     )
@@ -432,7 +425,7 @@ if __name__ == "__main__":
         (axes[0], f"layer {linker // 12}, head {linker % 12}", linker),
         (axes[1], "cosine of input embeddings", -1),
     ):
-        axis.imshow(map_PTT[place][zh][:, en].cpu(), vmin=0)
+        axis.imshow(map_ETT[place][zh][:, en].cpu(), vmin=0)
         axis.set_title(title)
         axis.set_xticks(range(len(en)), [row.tokens[t] for t in en], rotation=90)
     axes[0].set_yticks(range(len(zh)), [row.tokens[t] for t in zh])
@@ -440,9 +433,9 @@ if __name__ == "__main__":
     # --8<-- [end:translation-figure]
 
     # --8<-- [start:importance]
-    few = english[:12]
+    few = english[:8]
     base_BD = embed(*minilm, few)
-    apart = (1 - base_BD @ base_BD.T).sum() / (12 * 11)
+    apart = (1 - base_BD @ base_BD.T).sum() / (8 * 7)
     print(f"two sentences are {apart:.2f} apart; one head changed moves a sentence by")
     moved, rank = {}, {}
     for change in (equal, shuffled, removed):
@@ -456,7 +449,7 @@ if __name__ == "__main__":
             f" head {divmod(far_LH.argmax().item(), 12)}, previous {far_LH[best['previous']]:.3f},"
             f" first {far_LH[best['first']]:.3f}; with largest weight: ρ {rank[change.__name__]:+.2f}"
         )
-    assert rank["removed"] < 0 < rank["equal"]
+    assert rank["equal"] > rank["removed"] + 0.3
     # --8<-- [end:importance]
 
     # --8<-- [start:importance-figure]
@@ -477,12 +470,12 @@ if __name__ == "__main__":
         common.update(set(encoding.ids))
     ranks = {}
     for text in english[:40]:
-        ids, worth_N, received_LN = leave_one_out(*minilm, text)
-        rivals = {f"layer {layer}": part_N for layer, part_N in enumerate(received_LN)}
-        rivals["all layers"] = received_LN.mean(0)
+        ids, worth_C, received_LC = leave_one_out(*minilm, text)
+        rivals = {f"layer {layer}": part_C for layer, part_C in enumerate(received_LC)}
+        rivals["all layers"] = received_LC.mean(0)
         rivals["rarity"] = torch.tensor([-common[i] for i in ids])
-        for name, rival_N in rivals.items():
-            tau = kendalltau(rival_N.tolist(), worth_N.tolist()).statistic
+        for name, rival_C in rivals.items():
+            tau = kendalltau(rival_C.tolist(), worth_C.tolist()).statistic
             ranks.setdefault(name, []).append(tau)
     for name, taus in ranks.items():
         print(f"{name:10}  τ {show(taus, 2)}")
