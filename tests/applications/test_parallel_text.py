@@ -97,6 +97,7 @@ def test_split_loses_nothing_and_does_not_leak(pairs, sizes, seed):
 
 def test_split_has_the_sizes_asked_for(pairs):
     """At most a family more; the same seed, the same parts; another seed, others."""
+    pairs = pairs[:4000]
     parts = split_pairs(pairs, [500, 300])
     largest = max(Counter(families_of(pairs)).values())
     assert 500 <= len(parts[0]) < 500 + largest
