@@ -3,6 +3,8 @@
 # --8<-- [start:imports]
 import random
 import re
+from collections import defaultdict
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -56,14 +58,14 @@ def families_of(pairs: list[Pair]) -> list[int]:
 
     So do pairs that are connected through other pairs.
     """
-    number_of: dict[tuple[str, str], int] = {}
-    ends = [
-        [number_of.setdefault(key, len(number_of)) for key in keys]
-        for keys in ((("zh", plain(p.zh)), ("en", plain(p.en))) for p in pairs)
-    ]
-    zh_N, en_N = np.array(ends, dtype=int).reshape(-1, 2).T
-    size = len(number_of)
-    graph = coo_array((np.ones(len(pairs)), (zh_N, en_N)), shape=(size, size))
+    zh_N, en_N = (
+        np.unique([plain(pair[column]) for pair in pairs], return_inverse=True)[1]
+        for column in range(2)
+    )
+    size = 2 * len(pairs) + 1  # Chinese sentences first, then English ones
+    graph = coo_array(
+        (np.ones(len(pairs)), (zh_N, en_N + len(pairs))), shape=(size, size)
+    )
     return connected_components(graph, directed=False)[1][zh_N].tolist()
 
 
@@ -72,17 +74,17 @@ def split_pairs(pairs: list[Pair], sizes: list[int], seed: int = 0) -> list[list
 
     Families stay whole, so a part may exceed its size by less than a family.
     """
-    members: dict[int, list[Pair]] = {}
+    members = defaultdict(list)
     for family, pair in zip(families_of(pairs), pairs, strict=True):
-        members.setdefault(family, []).append(pair)
-    waiting = list(members.values())
+        members[family].append(pair)
+    waiting, parts = list(members.values()), []
     random.Random(seed).shuffle(waiting)
-    parts: list[list[Pair]] = []
     for size in sizes:
-        parts.append([])
-        while waiting and len(parts[-1]) < size:
-            parts[-1].extend(waiting.pop())
-    return [*parts, [pair for family in waiting for pair in family]]
+        part = []
+        while waiting and len(part) < size:
+            part += waiting.pop()
+        parts.append(part)
+    return [*parts, list(chain.from_iterable(waiting))]
 
 
 # --8<-- [end:split]
