@@ -152,13 +152,16 @@ class Transformer(nn.Module):
     def __init__(self, characters: int, words: int, size: int, layers: int) -> None:
         """Take the numbers of tokens, the model size, the number of blocks per side_any."""
         super().__init__()
-        self.source = embedding(characters, size)
-        self.target = embedding(words, size)
         self.reading = nn.ModuleList(Block(size, 4, widen=2) for _ in range(layers))
         self.writing = nn.ModuleList(
             Block(size, 4, cross=True, widen=2) for _ in range(layers)
         )
+        for part_any in self.parameters():
+            if part_any.dim() > 1:  # larger than PyTorch's default: sharper scores
+                nn.init.xavier_uniform_(part_any)
         self.norms = nn.ModuleList(nn.LayerNorm(size) for _ in range(2))
+        self.source = embedding(characters, size)
+        self.target = embedding(words, size)
 
     def embed(self, layer: nn.Embedding, token_BT: Tensor) -> Tensor:
         """Return embeddings with positions, (B, T, D)."""
@@ -352,9 +355,7 @@ if __name__ == "__main__":
         model.said = say(model, asked, en)
         return measure(model.said, test, BLEU_METRIC)[0]
 
-    rates = {Recurrent: 0.004, Transformer: 0.002}  # the best of a few on validation
-
-    results = race(makers, lambda m: train(m, batches, steps, rates[type(m)]), score)
+    results = race(makers, lambda model: train(model, batches, steps, 0.004), score)
     table(results, "BLEU", 1)
     # --8<-- [end:race]
 
