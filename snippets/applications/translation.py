@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import linear_kernel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
@@ -150,7 +151,7 @@ class Transformer(nn.Module):
     """Blocks read, blocks with cross-attention write (Vaswani et al. 2017, §3.1)."""
 
     def __init__(self, characters: int, words: int, size: int, layers: int) -> None:
-        """Take the numbers of tokens, the model size, the number of blocks per side_any."""
+        """Take the numbers of tokens, the model size, the number of blocks per side."""
         super().__init__()
         self.reading = nn.ModuleList(Block(size, 4, widen=2) for _ in range(layers))
         self.writing = nn.ModuleList(
@@ -324,10 +325,8 @@ if __name__ == "__main__":
     en = number([words_of(pair.en) for pair in training])
     batches = make_batches(training, zh, en, 64)
     asked = make_batches(test, zh, en, 200)
-    print(f"tatoeba.org, CC BY 2.0 FR, from {PAIRS_PACKAGE}: {len(pairs)} pairs,")
-    print(
-        f"{len(training)} to train on, {len(validation)} to tune, {len(test)} to test;"
-    )
+    print(f"tatoeba.org, CC BY 2.0 FR, from {PAIRS_PACKAGE}: {len(pairs)} pairs")
+    print("to train, tune, test:", len(training), len(validation), len(test))
     print(f"{len(zh)} characters, {len(en)} words, {len(batches)} batches")
     for pair in (test[0], test[400], test[-1]):
         print(f"{pair.zh} (#{pair.zh_id})  {pair.en} (#{pair.en_id})")
@@ -336,14 +335,14 @@ if __name__ == "__main__":
     # --8<-- [start:memory]
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 2))
     known = vectorizer.fit_transform([pair.zh for pair in training])
-    nearest = (vectorizer.transform([pair.zh for pair in test]) @ known.T).argmax(1)
-    remembered = [training[n].en for n in nearest.ravel().tolist()]
+    likeness = linear_kernel(vectorizer.transform([pair.zh for pair in test]), known)
+    remembered = [training[n].en for n in likeness.argmax(1)]
     bleu, chrf = (measure(remembered, test, m)[0] for m in (BLEU_METRIC, CHRF_METRIC))
     print(f"translation memory: BLEU {bleu:.1f}, chrF {chrf:.1f}")
     # --8<-- [end:memory]
 
     # --8<-- [start:race]
-    sizes, steps = (len(zh) + 4, len(en) + 4), schedule(cpu=500, gpu=6000)
+    sizes, steps = (len(zh) + 4, len(en) + 4), schedule(cpu=450, gpu=6000)
     makers = {
         "fixed vector": lambda: Recurrent(*sizes, 98, None),
         "attention": lambda: Recurrent(*sizes, 96, AdditiveAttention(192, 192, 48)),
@@ -367,19 +366,19 @@ if __name__ == "__main__":
     said = {"memory": [remembered]}
     said |= {name: [model.said for model in r.models] for name, r in results.items()}
     for metric in (BLEU_METRIC, CHRF_METRIC):
-        print(
-            f"{metric.get_signature()}\n{'':14}all         to 7        8 to 11     12 up"
-        )
+        print(metric.get_signature())
+        print("characters:   all         to 7        8 to 11     12 up")
         for name, runs in said.items():
             columns = zip(*(measure(run, test, metric) for run in runs), strict=True)
-            print(f"{name:12}", *(f"{show(column, 1):11}" for column in columns))
+            texts = (show(column, 1).removesuffix(" (one run)") for column in columns)
+            print(f"{name:13}", *(f"{text:11}" for text in texts))
     fixed, attended, transformed = (runs.scores for runs in results.values())
     assert parted(attended, fixed)
     assert parted(transformed, fixed)
     # --8<-- [end:lengths]
 
     # --8<-- [start:examples]
-    for place in (200, 500, 750):
+    for place in (250, 513, 745):
         print(f"{test[place].zh} (#{test[place].zh_id})  {test[place].en}")
         for name, runs in results.items():
             print(f"   {name}: {runs.models[0].said[place]}")
@@ -390,11 +389,11 @@ if __name__ == "__main__":
     attention, transformer = (
         results[n].models[0] for n in ("attention", "Transformer")
     )
-    draw_weights(attention, test[500]._replace(en=attention.said[500]), zh, en)
+    draw_weights(attention, test[513]._replace(en=attention.said[513]), zh, en)
     # --8<-- [end:additive-figure]
 
     # --8<-- [start:transformer-figure]
-    draw_weights(transformer, test[500]._replace(en=transformer.said[500]), zh, en)
+    draw_weights(transformer, test[513]._replace(en=transformer.said[513]), zh, en)
     # --8<-- [end:transformer-figure]
 
     # --8<-- [start:equal-weights]
