@@ -48,18 +48,16 @@ def words_of(text: str) -> list[str]:
 
 
 def common_pairs(pairs: list[Pair], longest: int, often: int) -> list[Pair]:
-    """Return pairs of 4 to `longest` characters without a token that is seldom.
+    """Return pairs of 4 to `longest` characters whose characters and words are common.
 
-    A token is a character or a word; seldom is less than `often` times in all pairs.
+    Common is what all pairs together hold at least `often` times.
     """
-    count = Counter(
-        chain.from_iterable([*pair.zh, *words_of(pair.en)] for pair in pairs)
-    )
+    tokens = [[*pair.zh, *words_of(pair.en)] for pair in pairs]
+    count = Counter(chain.from_iterable(tokens))
     return [
         pair
-        for pair in pairs
-        if 4 <= len(pair.zh) <= longest
-        and min(count[token] for token in [*pair.zh, *words_of(pair.en)]) >= often
+        for pair, part in zip(pairs, tokens, strict=True)
+        if 4 <= len(pair.zh) <= longest and min(count[t] for t in part) >= often
     ]
 
 
@@ -72,21 +70,16 @@ def make_batches(
     pairs: list[Pair], zh: dict[str, int], en: dict[str, int], size: int
 ) -> Batches:
     """Return sources (B, S) and targets (B, U) in the order of the pairs."""
-    rows = [
-        (
-            torch.tensor([zh.get(character, UNKNOWN) for character in pair.zh]),
-            torch.tensor(
-                [BEGIN, *(en.get(w, UNKNOWN) for w in words_of(pair.en)), END]
-            ),
-        )
-        for pair in pairs
+    sources = [[zh.get(c, UNKNOWN) for c in pair.zh] for pair in pairs]
+    targets = [
+        [BEGIN, *(en.get(w, UNKNOWN) for w in words_of(pair.en)), END] for pair in pairs
     ]
     return [
         tuple(
-            pad_sequence(side_any, True)
-            for side_any in zip(*rows[n : n + size], strict=True)
+            pad_sequence([torch.tensor(row) for row in rows[n : n + size]], True)
+            for rows in (sources, targets)
         )
-        for n in range(0, len(rows), size)
+        for n in range(0, len(pairs), size)
     ]
 
 
@@ -270,13 +263,12 @@ def attention_of(model: Translator, source_BS: Tensor, before_BT: Tensor) -> Ten
 
     Of a Transformer: those of the last block, mean over heads.
     """
+    layer = getattr(model, "attention", None) or model.writing[-1].cross
     kept_any = []
-    recurrent = isinstance(model, Recurrent)
-    layer = model.attention if recurrent else model.writing[-1].cross
 
     def keep(_: nn.Module, given_any: tuple, out_any: tuple | Tensor) -> None:
-        weight_any = out_any[1] if recurrent else weights_of(layer, *given_any).mean(1)
-        kept_any.append(weight_any)
+        own = isinstance(out_any, tuple)  # additive attention returns its weights
+        kept_any.append(out_any[1] if own else weights_of(layer, *given_any).mean(1))
 
     watch = layer.register_forward_hook(keep)
     model.decode(model.encode(source_BS), before_BT)
@@ -337,8 +329,7 @@ if __name__ == "__main__":
     known = vectorizer.fit_transform([pair.zh for pair in training])
     likeness = linear_kernel(vectorizer.transform([pair.zh for pair in test]), known)
     remembered = [training[n].en for n in likeness.argmax(1)]
-    bleu, chrf = (measure(remembered, test, m)[0] for m in (BLEU_METRIC, CHRF_METRIC))
-    print(f"translation memory: BLEU {bleu:.1f}, chrF {chrf:.1f}")
+    print(f"translation memory: BLEU {measure(remembered, test, BLEU_METRIC)[0]:.1f}")
     # --8<-- [end:memory]
 
     # --8<-- [start:race]
