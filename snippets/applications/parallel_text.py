@@ -3,14 +3,17 @@
 # --8<-- [start:imports]
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import zhconv
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 # --8<-- [end:imports]
 # isort: split
@@ -88,3 +91,52 @@ def split_pairs(pairs: list[Pair], sizes: list[int], seed: int = 0) -> list[list
 
 
 # --8<-- [end:split]
+
+
+# --8<-- [start:words]
+PAD, BEGIN, END, UNKNOWN = range(4)
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the lower-case words and marks of English: "I'm 5." gives i'm, 5, "."."""
+    return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", text.lower())
+
+
+def common_pairs(pairs: list[Pair], longest: int, often: int) -> list[Pair]:
+    """Return pairs of 4 to `longest` characters whose characters and words are common.
+
+    Common is what all pairs together hold at least `often` times.
+    """
+    tokens = [[*pair.zh, *words_of(pair.en)] for pair in pairs]
+    count = Counter(chain.from_iterable(tokens))
+    return [
+        pair
+        for pair, part in zip(pairs, tokens, strict=True)
+        if 4 <= len(pair.zh) <= longest and min(count[t] for t in part) >= often
+    ]
+
+
+def number(sentences: list[list[str]]) -> dict[str, int]:
+    """Return a number from 4 for each token; 0 to 3 are PAD, BEGIN, END, UNKNOWN."""
+    return {t: n for n, t in enumerate(sorted(set(chain.from_iterable(sentences))), 4)}
+
+
+def make_batches(
+    pairs: list[Pair], zh: dict[str, int], en: dict[str, int], size: int
+) -> Batches:
+    """Return sources (B, S) and targets (B, U) in the order of the pairs."""
+    sources = [[zh.get(c, UNKNOWN) for c in pair.zh] for pair in pairs]
+    targets = [
+        [BEGIN, *(en.get(w, UNKNOWN) for w in words_of(pair.en)), END] for pair in pairs
+    ]
+    return [
+        tuple(
+            pad_sequence([torch.tensor(row) for row in rows[n : n + size]], True)
+            for rows in (sources, targets)
+        )
+        for n in range(0, len(pairs), size)
+    ]
+
+
+# --8<-- [end:words]

@@ -4,8 +4,6 @@
 import copy
 import math
 import re
-from collections import Counter
-from itertools import chain
 
 import matplotlib.pyplot as plt
 import torch
@@ -13,18 +11,27 @@ from sacrebleu.metrics import BLEU, CHRF
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # --8<-- [end:imports]
 # isort: split
 from snippets.applications.blocks import Block, weights_of
 from snippets.applications.package_data import chinese_labels
 from snippets.applications.parallel_text import (
+    BEGIN,
+    END,
+    PAD,
     PAIRS_PACKAGE,
+    UNKNOWN,
+    Batches,
     Pair,
+    common_pairs,
+    make_batches,
+    number,
     plain,
     read_pairs,
     split_pairs,
+    words_of,
 )
 from snippets.applications.races import (
     parted,
@@ -36,54 +43,6 @@ from snippets.applications.races import (
 )
 from snippets.foundations.additive import AdditiveAttention
 from snippets.positions.sinusoidal import add_positions
-
-# --8<-- [start:words]
-PAD, BEGIN, END, UNKNOWN = range(4)
-Batches = list[tuple[Tensor, Tensor]]
-
-
-def words_of(text: str) -> list[str]:
-    """Return the lower-case words and marks of English: "I'm 5." gives i'm, 5, "."."""
-    return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", text.lower())
-
-
-def common_pairs(pairs: list[Pair], longest: int, often: int) -> list[Pair]:
-    """Return pairs of 4 to `longest` characters whose characters and words are common.
-
-    Common is what all pairs together hold at least `often` times.
-    """
-    tokens = [[*pair.zh, *words_of(pair.en)] for pair in pairs]
-    count = Counter(chain.from_iterable(tokens))
-    return [
-        pair
-        for pair, part in zip(pairs, tokens, strict=True)
-        if 4 <= len(pair.zh) <= longest and min(count[t] for t in part) >= often
-    ]
-
-
-def number(sentences: list[list[str]]) -> dict[str, int]:
-    """Return a number from 4 for each token; 0 to 3 are PAD, BEGIN, END, UNKNOWN."""
-    return {t: n for n, t in enumerate(sorted(set(chain.from_iterable(sentences))), 4)}
-
-
-def make_batches(
-    pairs: list[Pair], zh: dict[str, int], en: dict[str, int], size: int
-) -> Batches:
-    """Return sources (B, S) and targets (B, U) in the order of the pairs."""
-    sources = [[zh.get(c, UNKNOWN) for c in pair.zh] for pair in pairs]
-    targets = [
-        [BEGIN, *(en.get(w, UNKNOWN) for w in words_of(pair.en)), END] for pair in pairs
-    ]
-    return [
-        tuple(
-            pad_sequence([torch.tensor(row) for row in rows[n : n + size]], True)
-            for rows in (sources, targets)
-        )
-        for n in range(0, len(pairs), size)
-    ]
-
-
-# --8<-- [end:words]
 
 
 # --8<-- [start:recurrent]
