@@ -325,6 +325,7 @@ if __name__ == "__main__":
     fixed, attended, transformed = (runs.scores for runs in results.values())
     assert parted(attended, fixed)
     assert parted(transformed, fixed)
+    assert max(fixed) < measure(remembered, test, BLEU_METRIC)[0] < min(transformed)
     # --8<-- [end:lengths]
 
     # --8<-- [start:examples]
