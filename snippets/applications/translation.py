@@ -304,7 +304,7 @@ if __name__ == "__main__":
         model.said = say(model, asked, en)
         return measure(model.said, test, BLEU_METRIC)[0]
 
-    results = race(makers, lambda model: train(model, batches, steps, 0.004), score)
+    results = race(makers, lambda m: train(m, batches, steps, 0.004), score, seeds=2)
     table(results, "BLEU", 1)
     # --8<-- [end:race]
 
