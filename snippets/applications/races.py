@@ -135,8 +135,9 @@ def in_short(
     parts.append(f"with {show(attention.scores, digits)}")
     if plain is not None:
         parts.append(f"plain {plain:.{digits}f}")
-    seconds = [f"{statistics.mean(runs.seconds):.1f}" for runs in (without, attention)]
-    parts.append(f"seconds {' → '.join(seconds)}")
+    if without.seconds and attention.seconds:
+        seconds = [statistics.mean(runs.seconds) for runs in (without, attention)]
+        parts.append("seconds " + " → ".join(f"{each:.1f}" for each in seconds))
     print(f"in short{f' ({of})' if of else ''}: {'; '.join(parts)}")
 
 

@@ -30,6 +30,7 @@ def test_what_races_print_is_what_the_table_reads(capsys):
     attention = Runs(scores=[0.8, 0.9, 1.0], seconds=[4.0, 4.0, 4.0])
     in_short(without, attention, plain=0.55, digits=2, of="zh")
     in_short(attention, without, digits=1)
+    in_short(Runs(scores=[0.5]), attention, of="bare")
     assert measured(executed("loss 1\n", capsys.readouterr().out)) == {
         ("zh", "without"): "0.60 ± 0.10",
         ("zh", "with"): "0.90 ± 0.10",
@@ -38,6 +39,8 @@ def test_what_races_print_is_what_the_table_reads(capsys):
         ("", "without"): "0.9 ± 0.1",
         ("", "with"): "0.6 ± 0.1",
         ("", "seconds"): "4.0 → 2.0",
+        ("bare", "without"): "0.500 (one run)",
+        ("bare", "with"): "0.900 ± 0.100",
     }
 
 
