@@ -52,18 +52,23 @@ class Rendered:
 def shown_on(pages: Iterable[Page]) -> dict[tuple[str, str], Page]:
     """Return which page explains each section of code, (file, name) → page.
 
-    A practice page also explains what it folds, unless another page shows that.
+    A practice page also explains what it folds, unless another page shows that. What
+    only applications use, the first of them to show it explains.
     """
-    shown, folded = {}, {}
+    shown, folded, applied = {}, {}, {}
     for page in pages:
         practised = page.key.startswith("practice/")
-        if page.kind == "implementation" or practised:
+        if page.kind == "application":
+            for block in page.cells:
+                if "folded" not in block.tags:
+                    applied = dict.fromkeys(includes(block), page) | applied
+        elif page.kind == "implementation" or practised:
             for block in page.cells:
                 if "folded" not in block.tags:
                     shown |= dict.fromkeys(includes(block), page)
                 elif practised:
                     folded |= dict.fromkeys(includes(block), page)
-    return folded | shown
+    return applied | folded | shown
 
 
 def render(
