@@ -174,7 +174,7 @@ def ngram_nats(text_N: Tensor, char_BW: Tensor, orders: int) -> list[float]:
     """Score counts of 1 … `orders` characters as `nats` does, Witten-Bell smoothed.
 
     p(c | h) = (count(hc) + kinds(h) p(c | shorter h)) / (count(h) + kinds(h)), where
-    kinds(h) is how many different characters followed h (Chen & Goodman 1996, §2).
+    kinds(h) is how many different characters followed h (Chen & Goodman 1999).
     """
     A = int(max(text_N.max(), char_BW.max())) + 1
     chance_any, means = torch.tensor(1 / A, dtype=torch.float64), []
