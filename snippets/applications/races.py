@@ -62,6 +62,28 @@ def parted(higher: list[float], lower: list[float]) -> bool:
     return high - above > low + below
 
 
+def in_short(
+    without: Runs,
+    attention: Runs,
+    plain: float | None = None,
+    digits: int = 3,
+    of: str = "",
+) -> None:
+    """Print the line from which the index of the applications takes its numbers.
+
+    `plain` is the score of a baseline that is not a network, `of` tells two results
+    of one page apart.
+    """
+    parts = [f"without {show(without.scores, digits)}"]
+    parts.append(f"with {show(attention.scores, digits)}")
+    if plain is not None:
+        parts.append(f"plain {plain:.{digits}f}")
+    if without.seconds and attention.seconds:
+        seconds = [statistics.mean(runs.seconds) for runs in (without, attention)]
+        parts.append("seconds " + " → ".join(f"{each:.1f}" for each in seconds))
+    print(f"in short{f' ({of})' if of else ''}: {'; '.join(parts)}")
+
+
 # --8<-- [end:runs]
 
 
@@ -117,28 +139,6 @@ def table(results: dict[str, Runs], measure: str = "score", digits: int = 3) -> 
             f"{name:{width}}  {runs.parameters:10,}  {seconds:7.1f}"
             f"  {show(runs.scores, digits)}"
         )
-
-
-def in_short(
-    without: Runs,
-    attention: Runs,
-    plain: float | None = None,
-    digits: int = 3,
-    of: str = "",
-) -> None:
-    """Print the line from which the index of the applications takes its numbers.
-
-    `plain` is the score of a baseline that is not a network, `of` tells two results
-    of one page apart.
-    """
-    parts = [f"without {show(without.scores, digits)}"]
-    parts.append(f"with {show(attention.scores, digits)}")
-    if plain is not None:
-        parts.append(f"plain {plain:.{digits}f}")
-    if without.seconds and attention.seconds:
-        seconds = [statistics.mean(runs.seconds) for runs in (without, attention)]
-        parts.append("seconds " + " → ".join(f"{each:.1f}" for each in seconds))
-    print(f"in short{f' ({of})' if of else ''}: {'; '.join(parts)}")
 
 
 def plot_losses(results: dict[str, Runs], window: int = 20) -> None:

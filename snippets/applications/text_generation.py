@@ -15,7 +15,14 @@ from torch import Tensor, nn
 # isort: split
 from snippets.applications.blocks import Block, UniformMixing
 from snippets.applications.package_data import package_file, package_files
-from snippets.applications.races import parted, plot_losses, race, schedule, table
+from snippets.applications.races import (
+    in_short,
+    parted,
+    plot_losses,
+    race,
+    schedule,
+    table,
+)
 from snippets.decoding.kv_cache import (
     CachedAttention,
     KVCache,
@@ -366,11 +373,13 @@ if __name__ == "__main__":
 
     in_english, counted = compare(english, english_any, hidden=146)
     assert counted[2] < min(in_english["attention"].scores)
+    in_short(in_english["mean"], in_english["attention"], min(counted), of="en")
     # --8<-- [end:english]
 
     # --8<-- [start:chinese]
     in_chinese, counted = compare(chinese, chinese_any, hidden=120)
     assert min(counted) == counted[2]
+    in_short(in_chinese["mean"], in_chinese["attention"], min(counted), of="zh")
     # --8<-- [end:chinese]
 
     # --8<-- [start:losses]

@@ -34,6 +34,7 @@ from snippets.applications.parallel_text import (
     words_of,
 )
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -329,7 +330,9 @@ if __name__ == "__main__":
     print("attention above fixed vector:", parted(attended, fixed))
     print("Transformer above attention:", parted(transformed, attended))
     assert parted(transformed, fixed)
-    assert min(transformed) > measure(remembered, test, BLEU_METRIC)[0]
+    memory = measure(remembered, test, BLEU_METRIC)[0]
+    assert min(transformed) > memory
+    in_short(results["fixed vector"], results["attention"], memory, digits=1)
     # --8<-- [end:lengths]
 
     # --8<-- [start:examples]
