@@ -320,15 +320,15 @@ if __name__ == "__main__":
     said = {"memory": [remembered]}
     said |= {name: [model.said for model in r.models] for name, r in results.items()}
     for metric in (BLEU_METRIC, CHRF_METRIC):
-        print(metric.get_signature())
         print("characters:   all         to 7        8 to 11     12 up")
         for name, runs in said.items():
             columns = zip(*(measure(run, test, metric) for run in runs), strict=True)
             texts = (show(column, 1).removesuffix(" (one run)") for column in columns)
             print(f"{name:13}", *(f"{text:11}" for text in texts))
+        print(metric.get_signature())
     fixed, attended, transformed = (runs.scores for runs in results.values())
-    print("attention above fixed vector:", parted(attended, fixed))
     print("Transformer above attention:", parted(transformed, attended))
+    assert min(attended) > max(fixed)
     assert parted(transformed, fixed)
     memory = measure(remembered, test, BLEU_METRIC)[0]
     assert min(transformed) > memory
