@@ -443,32 +443,19 @@ if __name__ == "__main__":
     base_BD = embed(*minilm, few)
     apart = (1 - base_BD @ base_BD.T).sum() / (8 * 7)
     print(f"two sentences are {apart:.2f} apart; one head changed moves a sentence by")
-    moved, rank = {}, {}
+    rank = {}
     for change in (equal, shuffled, removed):
-        far_LH = drift(*minilm, few, change)
-        moved[change.__name__] = far_LH.flatten().tolist()
-        rank[change.__name__] = spearmanr(
-            seen["largest"].flatten().tolist(), moved[change.__name__]
-        ).statistic
+        name, far_LH = change.__name__, drift(*minilm, few, change)
+        sure, moved = (x_LH.flatten().tolist() for x_LH in (seen["largest"], far_LH))
+        rank[name] = spearmanr(sure, moved).statistic
         print(
-            f"{change.__name__:8}  mean {far_LH.mean():.3f}, most {far_LH.max():.3f}"
-            f" head {divmod(far_LH.argmax().item(), 12)}, previous {far_LH[best['previous']]:.3f},"
-            f" first {far_LH[best['first']]:.3f}; with largest weight: ρ {rank[change.__name__]:+.2f}"
+            f"{name:8}  mean {far_LH.mean():.3f}; head {best['previous']}"
+            f" {far_LH[best['previous']]:.3f}, {best['first']} {far_LH[best['first']]:.3f};"
+            f" most {max(moved):.3f}, by {divmod(moved.index(max(moved)), 12)};"
+            f" rank correlation {rank[name]:+.2f}"
         )
     assert rank["equal"] > rank["removed"] + 0.3
     # --8<-- [end:importance]
-
-    # --8<-- [start:importance-figure]
-    for name, marker in (("equal", "o"), ("removed", "^")):
-        plt.scatter(
-            seen["largest"].flatten().tolist(), moved[name], marker=marker, label=name
-        )
-    plt.yscale("log")
-    plt.xlabel("largest weight, mean over words")
-    plt.ylabel("1 - cosine to the embedding before")
-    plt.legend()
-    plt.show()
-    # --8<-- [end:importance-figure]
 
     # --8<-- [start:rank]
     common = Counter()
