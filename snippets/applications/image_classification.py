@@ -90,8 +90,8 @@ class SmallViT(nn.Module):
 # --8<-- [start:contestants]
 MAKERS = {
     "CNN": lambda: SmallCNN(38),
-    "CNN + SE": lambda: SmallCNN(36, lambda size: SqueezeExcitation(size, 8)),
-    "CNN + CBAM": lambda: SmallCNN(35, lambda size: CBAM(size, 8)),
+    "CNN + SE": lambda: SmallCNN(34, lambda size: SqueezeExcitation(size, 4)),
+    "CNN + CBAM": lambda: SmallCNN(33, lambda size: CBAM(size, 4)),
     "ViT": lambda: SmallViT(24),
     "ViT, uniform": lambda: SmallViT(26, UniformMixing),
 }
@@ -144,8 +144,8 @@ def leveled(model: nn.Module) -> nn.Module:
             module.channel.register_forward_hook(mean_gate)
             module.spatial.register_forward_hook(mean_gate)
         elif isinstance(module, MultiHeadAttention):
-            for parameter in module.to_q.parameters():
-                nn.init.zeros_(parameter)  # all scores 0: all weights equal
+            nn.init.zeros_(module.to_q.weight)
+            nn.init.zeros_(module.to_q.bias)  # all scores 0: all weights equal
     return copy
 
 

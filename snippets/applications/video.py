@@ -172,8 +172,8 @@ def train(model: Watcher, small_any: Tensor, steps: int) -> list[float]:
 def accuracy(model: nn.Module, clip_BTXY: Tensor, label_B: Tensor) -> float:
     """Return the share of right answers."""
     parts = zip(clip_BTXY.split(100), label_B.split(100), strict=True)
-    right = sum((model(part).argmax(1) == label).sum() for part, label in parts)
-    return right.item() / len(label_B)
+    hits = [(model(x_any).argmax(1) == y_any).sum().item() for x_any, y_any in parts]
+    return sum(hits) / len(label_B)
 
 
 # --8<-- [end:train]
@@ -211,8 +211,8 @@ def leveled(model: Watcher, part: str) -> Watcher:
     copy = deepcopy(model)
     for block in copy.blocks:
         layer = block.time if part == "time" else block.space.mix
-        for parameter in layer.to_q.parameters():
-            nn.init.zeros_(parameter)  # all scores 0
+        nn.init.zeros_(layer.to_q.weight)
+        nn.init.zeros_(layer.to_q.bias)  # all scores 0: all weights equal
     return copy
 
 
@@ -259,11 +259,13 @@ if __name__ == "__main__":
     digit_NXY, _ = read_digits()
     assert len(digit_NXY.flatten(1).unique(dim=0)) == len(digit_NXY)  # no copies
     small_any = avg_pool2d(digit_NXY, 2)
-    learn, validation, test = small_any[:3000], small_any[3000:4000], small_any[4000:]
+    learn_any, tune_any, test_any = small_any.split((3000, 1000, 1000))
     print(f"{DIGITS_PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
-    print("digits to train, tune, test on:", len(learn), len(validation), len(test))
+    print(
+        "digits to train, tune, test on:", [*map(len, (learn_any, tune_any, test_any))]
+    )
     generator = torch.Generator(device=small_any.device).manual_seed(99)
-    clip_BTXY, label_B = make_clips(test, 2000, generator)
+    clip_BTXY, label_B = make_clips(test_any, 1000, generator)
     _, axes = plt.subplots(1, FRAMES, figsize=(6, 1.3))
     for axis, frame_XY in zip(axes, clip_BTXY[0].cpu(), strict=True):
         axis.imshow(frame_XY, cmap="gray_r")
@@ -272,12 +274,12 @@ if __name__ == "__main__":
     # --8<-- [end:data]
 
     # --8<-- [start:baselines]
-    seen_BTXY, seen_B = make_clips(learn, 2000, generator)
+    seen_any, answer_any = make_clips(learn_any, 1000, generator)
 
     for name in FEATURES:
         feature = FEATURES[name]
         plain = LogisticRegression(max_iter=300)
-        plain.fit(feature(seen_BTXY).cpu(), seen_B.cpu())
+        plain.fit(feature(seen_any).cpu(), answer_any.cpu())
         right = plain.score(feature(clip_BTXY).cpu(), label_B.cpu())
         print(f"{name:22} {right:.3f}")
     # --8<-- [end:baselines]
@@ -285,7 +287,7 @@ if __name__ == "__main__":
     # --8<-- [start:race]
     results = race(
         MAKERS,
-        lambda model: train(model, learn, schedule(220, 440)),
+        lambda model: train(model, learn_any, schedule(200, 400)),
         lambda model: accuracy(model, clip_BTXY, label_B),
     )
     table(results, "accuracy")
@@ -302,14 +304,12 @@ if __name__ == "__main__":
     # --8<-- [end:losses]
 
     # --8<-- [start:cost]
-    print(
-        "frames   divided    joint   million operations of a block, 49 places a frame"
-    )
-    for T in (4, 8, 16, 32):
-        x_1TPD = torch.randn(1, T, 49, 32)
-        divided = count_flops(partial(Divided(32), x_1TPD))
-        joint = count_flops(partial(Joint(32), x_1TPD))
-        print(f"{T:6} {divided / 1e6:9.1f} {joint / 1e6:8.1f}")
+    print("frames  places  divided    joint   (million operations of one block)")
+    for frames, places in ((6, 8), (4, 49), (8, 49), (16, 49), (32, 49)):
+        x_any = torch.randn(1, frames, places, 32)
+        divided = count_flops(partial(Divided(32), x_any)) / 1e6
+        joint = count_flops(partial(Joint(32), x_any)) / 1e6
+        print(f"{frames:6} {places:7} {divided:8.1f} {joint:8.1f}")
     # --8<-- [end:cost]
 
     # --8<-- [start:weights]
@@ -341,23 +341,21 @@ if __name__ == "__main__":
 
     # --8<-- [start:bikes]
     path = package_file(CLIPS_PACKAGE, "data/bikes.mp4", BIKES_DIGEST)
-    frame_NXY = read_frames(path)
-    change_N = frame_NXY.diff(dim=0).abs().mean((1, 2))
-    cuts = (change_N > 0.15).nonzero().flatten() + 1
-    print(f"{len(frame_NXY)} frames; the picture changes abruptly at {cuts.tolist()}")
+    frame_any = read_frames(path)
+    change_any = frame_any.diff(dim=0).abs().mean((1, 2))
+    cuts_any = (change_any > 0.15).nonzero().flatten() + 1
+    print(f"{len(frame_any)} frames, abrupt changes at {cuts_any.tolist()}")
     # --8<-- [end:bikes]
 
     # --8<-- [start:footage-weights]
-    seen_N = torch.arange(0, len(frame_NXY), 4)
-    weight_TS = frame_weights(frame_NXY[seen_N])
-    shot_T = (seen_N.unsqueeze(1) >= cuts).sum(1)
-    same_TS = shot_T.unsqueeze(1) == shot_T
-    stays = (weight_TS * same_TS).sum(1).mean()
-    print(
-        f"weight within the own shot {stays:.2f}, uniform {same_TS.float().mean():.2f}"
-    )
+    every_any = torch.arange(0, len(frame_any), 4)
+    read_any = frame_weights(frame_any[every_any])
+    shot_any = (every_any.unsqueeze(1) >= cuts_any).sum(1)
+    same_any = (shot_any.unsqueeze(1) == shot_any).float()
+    stays = (read_any * same_any).sum(1).mean()
+    print(f"weight on the own shot {stays:.2f}, if uniform {same_any.mean():.2f}")
     plt.figure(figsize=(4, 3.2))
-    plt.imshow(weight_TS.cpu(), cmap="viridis", vmin=0, vmax=0.2)
+    plt.imshow(read_any.cpu(), cmap="viridis", vmin=0, vmax=0.2)
     plt.colorbar()
     plt.xlabel("frame that is read, every fourth")
     plt.ylabel("frame that reads")
