@@ -275,9 +275,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:baselines]
     seen_any, answer_any = make_clips(learn_any, 1000, generator)
-
-    for name in FEATURES:
-        feature = FEATURES[name]
+    for name, feature in FEATURES.items():
         plain = LogisticRegression(max_iter=300)
         plain.fit(feature(seen_any).cpu(), answer_any.cpu())
         right = plain.score(feature(clip_BTXY).cpu(), label_B.cpu())
@@ -313,9 +311,13 @@ if __name__ == "__main__":
     # --8<-- [end:cost]
 
     # --8<-- [start:weights]
-    weight_TT = time_weights(results["divided"].models[0], clip_BTXY)
-    plt.figure(figsize=(3.2, 2.6))
-    plt.imshow(weight_TT.cpu(), cmap="viridis", vmin=0)
+    weights_any = [time_weights(m, clip_BTXY) for m in results["divided"].models]
+    ends = [each_TT[:, [0, -1]].sum(1).mean().item() for each_TT in weights_any]
+    print(
+        f"weight on the first and the last frame: {show(ends)}, uniform {2 / FRAMES:.3f}"
+    )
+    plt.figure(figsize=(3.6, 3))
+    plt.imshow(weights_any[0].cpu(), cmap="viridis", vmin=0)
     plt.colorbar()
     plt.xlabel("frame that is read")
     plt.ylabel("frame that reads")
