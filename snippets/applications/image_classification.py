@@ -206,7 +206,7 @@ if __name__ == "__main__":
     # --8<-- [end:baselines]
 
     # --8<-- [start:race]
-    epochs = schedule(7, 14)
+    epochs = schedule(6, 12)
     results = race(
         MAKERS,
         lambda model: train(model, digit_NXY[learn], label_N[learn], epochs),
