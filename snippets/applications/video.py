@@ -65,12 +65,14 @@ class Divided(nn.Module):
     Bertasius et al. 2021, §3; the second half is an ordinary block with its MLP.
     """
 
-    def __init__(self, size: int, mixer: type[nn.Module] = MultiHeadAttention) -> None:
+    def __init__(
+        self, size: int, heads: int, mixer: type[nn.Module] = MultiHeadAttention
+    ) -> None:
         """Make both attentions, each with its own projections."""
         super().__init__()
         self.norm = nn.LayerNorm(size)
-        self.time = mixer(size, 4)
-        self.space = Block(size, 4, mixer=mixer)
+        self.time = mixer(size, heads)
+        self.space = Block(size, heads, mixer=mixer)
 
     def over_time(self, x_BTPD: Tensor) -> Tensor:
         """Return the normalized frames of each place as sequences: (B · P, T, D)."""
@@ -84,30 +86,20 @@ class Divided(nn.Module):
         return self.space(x_BTPD.flatten(0, 1)).unflatten(0, (B, T))
 
 
-class Joint(nn.Module):
+class Joint(Block):
     """Attention over all places of all frames at once."""
 
-    def __init__(self, size: int) -> None:
-        """Make an ordinary block."""
-        super().__init__()
-        self.block = Block(size, 4)
-
     def forward(self, x_BTPD: Tensor) -> Tensor:
         """Return (B, T, P, D)."""
-        return self.block(x_BTPD.flatten(1, 2)).unflatten(1, x_BTPD.shape[1:3])
+        return super().forward(x_BTPD.flatten(1, 2)).unflatten(1, x_BTPD.shape[1:3])
 
 
-class Frames(nn.Module):
+class Frames(Block):
     """Attention within each frame only."""
 
-    def __init__(self, size: int) -> None:
-        """Make an ordinary block."""
-        super().__init__()
-        self.block = Block(size, 4)
-
     def forward(self, x_BTPD: Tensor) -> Tensor:
         """Return (B, T, P, D)."""
-        return self.block(x_BTPD.flatten(0, 1)).unflatten(0, x_BTPD.shape[:2])
+        return super().forward(x_BTPD.flatten(0, 1)).unflatten(0, x_BTPD.shape[:2])
 
 
 # --8<-- [end:blocks]
@@ -118,14 +110,14 @@ class Watcher(nn.Module):
     """Cut frames into 2 × 4 patches, mix them, average everything, score four labels."""
 
     def __init__(
-        self, size: int, make_block: Callable[[int], nn.Module], ordered: bool = True
+        self, size: int, block: Callable[..., nn.Module], ordered: bool = True
     ) -> None:
         """Make the layers; places are told apart, and frames only if `ordered`."""
         super().__init__()
         self.embed = nn.Linear(14 * 7, size)
         frames = FRAMES if ordered else 1
         self.place_TPD = nn.Parameter(0.3 * torch.randn(frames, 8, size))
-        self.blocks = nn.Sequential(*(make_block(size) for _ in range(2)))
+        self.blocks = nn.Sequential(*(block(size, 4) for _ in range(2)))
         self.head = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, 4))
 
     def tokens(self, clip_BTXY: Tensor) -> Tensor:
@@ -145,7 +137,7 @@ class Watcher(nn.Module):
 MAKERS = {
     "divided": lambda: Watcher(32, Divided),
     "joint": lambda: Watcher(36, Joint),
-    "uniform": lambda: Watcher(36, lambda size: Divided(size, UniformMixing)),
+    "uniform": lambda: Watcher(36, partial(Divided, mixer=UniformMixing)),
     "pooled frames": lambda: Watcher(36, Frames, ordered=False),
 }
 
@@ -305,8 +297,8 @@ if __name__ == "__main__":
     print("frames  places  divided    joint   (million operations of one block)")
     for frames, places in ((6, 8), (4, 49), (8, 49), (16, 49), (32, 49)):
         x_any = torch.randn(1, frames, places, 32)
-        divided = count_flops(partial(Divided(32), x_any)) / 1e6
-        joint = count_flops(partial(Joint(32), x_any)) / 1e6
+        divided = count_flops(partial(Divided(32, 4), x_any)) / 1e6
+        joint = count_flops(partial(Joint(32, 4), x_any)) / 1e6
         print(f"{frames:6} {places:7} {divided:8.1f} {joint:8.1f}")
     # --8<-- [end:cost]
 

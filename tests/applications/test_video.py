@@ -150,13 +150,13 @@ def test_features_equal_numpy(small):
 def test_blocks_keep_the_shape(batch, frames, places, kind):
     """Whatever the numbers of clips, frames and places."""
     x_BTPD = torch.randn(batch, frames, places, 8)
-    assert kind(8)(x_BTPD).shape == x_BTPD.shape
+    assert kind(8, 4)(x_BTPD).shape == x_BTPD.shape
 
 
 @pytest.mark.parametrize("kind", [Divided, Joint, Frames])
 def test_what_a_token_sees(kind):
     """One block of divided attention sees everything in two steps, frames only theirs."""
-    block, x_BTPD = kind(8).eval(), torch.randn(2, 3, 4, 8)
+    block, x_BTPD = kind(8, 4).eval(), torch.randn(2, 3, 4, 8)
     other_BTPD = x_BTPD.clone()
     other_BTPD[0, 1, 2] += torch.randn(8)
     changed = (block(x_BTPD) - block(other_BTPD)).abs().amax(3) > 1e-6
@@ -170,7 +170,7 @@ def test_what_a_token_sees(kind):
 
 def test_divided_time_attention_stays_at_its_place():
     """Without the space half, a token sees its own place in every frame, and only it."""
-    block, x_BTPD = Divided(8).eval(), torch.randn(1, 3, 4, 8)
+    block, x_BTPD = Divided(8, 4).eval(), torch.randn(1, 3, 4, 8)
     block.space = nn.Identity()
     block.forward = lambda x: (
         x + block.time(block.over_time(x)).unflatten(0, (1, 4)).transpose(1, 2)
@@ -184,7 +184,7 @@ def test_divided_time_attention_stays_at_its_place():
 
 def test_divided_equals_a_loop():
     """Place by place over time, then frame by frame over space."""
-    block, x_BTPD = Divided(8).eval(), torch.randn(2, 3, 4, 8)
+    block, x_BTPD = Divided(8, 4).eval(), torch.randn(2, 3, 4, 8)
     after = x_BTPD.clone()
     for place in range(4):
         column = x_BTPD[:, :, place]
