@@ -277,7 +277,7 @@ if __name__ == "__main__":
     # --8<-- [start:race]
     results = race(
         MAKERS,
-        lambda model: train(model, learn_any, schedule(200, 400)),
+        lambda model: train(model, learn_any, schedule(260, 400)),
         lambda model: accuracy(model, clip_BTXY, label_B),
     )
     table(results, "accuracy")
@@ -327,8 +327,7 @@ if __name__ == "__main__":
             rows[f"{part} equal"].append(level)
     for name, values in {"as trained": score["divided"], **rows}.items():
         print(f"{name:12} {show(values)}")
-    assert parted(score["divided"], rows["shuffled"])
-    assert parted(score["divided"], rows["time equal"])
+    assert max(rows["shuffled"] + rows["time equal"]) < 0.5 < min(score["divided"])
     pooled = [accuracy(m, mixed_BTXY, label_B) for m in results["pooled frames"].models]
     print(f"pooled frames: {show(score['pooled frames'])}, shuffled {show(pooled)}")
     # --8<-- [end:interventions]
