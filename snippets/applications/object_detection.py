@@ -1,16 +1,19 @@
 """Find nuclei as a set of boxes: queries that attend to the photo, against an MLP."""
 
 # --8<-- [start:imports]
+import copy
+
 import matplotlib.pyplot as plt
 import torch
 from scipy.optimize import linear_sum_assignment
 from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import label, regionprops
+from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, weights_of
+from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.nuclei import (
     COLUMNS,
     PACKAGE,
@@ -19,221 +22,405 @@ from snippets.applications.nuclei import (
     strip,
     tiles,
 )
-from snippets.applications.races import parted, plot_losses, race, schedule, show, table
+from snippets.applications.races import (
+    plot_losses,
+    race,
+    schedule,
+    show,
+    table,
+)
+from snippets.positions.sinusoidal import sinusoidal
 
 # --8<-- [start:boxes]
-SIDE, SLOTS, SMALLEST = 64, 10, 6
+SIDE = 64  # pixels of a crop
+Found = list[tuple[Tensor, Tensor]]  # a crop's scores (T) and boxes (T, 4)
 
 
-def boxes_of(number_XY: Tensor) -> Tensor:
-    """Return top, left, bottom, right of each nucleus, from 0 to 1, (E, 4).
+def boxes_of(number_CC: Tensor) -> Tensor:
+    """Return top, left, bottom, right of each numbered region, 0 to 1, (E, 4).
 
-    Slivers at the edge, narrower than SMALLEST pixels, are left out.
+    Regions cut by the crop to less than 6 pixels either way are left out.
     """
-    found = [
-        region.bbox
-        for region in regionprops(number_XY.cpu().numpy())
-        if min(region.bbox[2] - region.bbox[0], region.bbox[3] - region.bbox[1])
-        >= SMALLEST
+    boxes = [
+        (top, left, bottom, right)
+        for top, left, bottom, right in (
+            region.bbox for region in regionprops(number_CC.cpu().numpy())
+        )
+        if min(bottom - top, right - left) >= 6
     ]
-    return torch.tensor(found).reshape(-1, 4) / SIDE
+    return torch.tensor(boxes, dtype=torch.float).reshape(-1, 4) / SIDE
 
 
-def overlap(a_BT4: Tensor, b_BS4: Tensor) -> Tensor:
-    """Return the IoU of each box of a with each of b, (B, T, S)."""
-    corner_BTS2 = torch.maximum(a_BT4[:, :, None, :2], b_BS4[:, None, :, :2])
-    end_BTS2 = torch.minimum(a_BT4[:, :, None, 2:], b_BS4[:, None, :, 2:])
-    both_BTS = (end_BTS2 - corner_BTS2).clamp(min=0).prod(-1)
-    area_BT, area_BS = ((x_any[..., 2:] - x_any[..., :2]).prod(-1) for x_any in (a_BT4, b_BS4))
-    return both_BTS / (area_BT[:, :, None] + area_BS[:, None] - both_BTS)
+def stack(boxes_any: list[Tensor], most: int = 9) -> tuple[Tensor, Tensor]:
+    """Return boxes (B, most, 4), padded with the whole crop, and which are real."""
+    box_BE4 = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(len(boxes_any), most, 1)
+    real_BE = torch.zeros(len(boxes_any), most, dtype=torch.bool)
+    for row, box_any in enumerate(boxes_any):
+        box_BE4[row, : len(box_any)] = box_any
+        real_BE[row, : len(box_any)] = True
+    return box_BE4, real_BE
+
+
+def overlap(a_BT4: Tensor, b_BE4: Tensor) -> Tensor:
+    """Return the IoU of each box of a with each of b, (B, T, E)."""
+    start_BTE2 = torch.maximum(a_BT4[:, :, None, :2], b_BE4[:, None, :, :2])
+    end_BTE2 = torch.minimum(a_BT4[:, :, None, 2:], b_BE4[:, None, :, 2:])
+    both_BTE = (end_BTE2 - start_BTE2).clamp(min=0).prod(-1)
+    a_BT, b_BE = (
+        (box_any[..., 2:] - box_any[..., :2]).prod(-1) for box_any in (a_BT4, b_BE4)
+    )
+    return both_BTE / (a_BT[:, :, None] + b_BE[:, None] - both_BTE)
 
 
 # --8<-- [end:boxes]
 
 
-# --8<-- [start:models]
+# --8<-- [start:encoder]
+def grid(side: int) -> Tensor:
+    """Return the centers of side × side cells, row by row, 0 to 1, (P, 2)."""
+    center_X = (torch.arange(side) + 0.5) / side
+    return torch.cartesian_prod(center_X, center_X)
+
+
+def place_code(center_P2: Tensor, size: int) -> Tensor:
+    """Return sines and cosines of the row, then of the column, (P, size)."""
+    halves_any = [sinusoidal(SIDE * axis_P, size // 2) for axis_P in center_P2.T]
+    return torch.cat(halves_any, dim=1).float()
+
+
 class Encoder(nn.Module):
-    """A small CNN: 64×64 pixels become 8×8 positions with learned position codes."""
+    """A small CNN: 64×64 pixels become 8×8 positions, each with a code of its place."""
 
     def __init__(self, size: int) -> None:
-        """Make convolutions and codes."""
+        """Make three convolutions that end with `size` channels."""
         super().__init__()
-        sizes = (16, size // 2, size, size)
         self.layers = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            nn.Conv2d(4, 16, 3, padding=1),
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(16, 32, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(16, size // 2, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(size // 2, size, 3, stride=2, padding=1),
+            nn.Conv2d(32, size, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(size, size, 3, padding=1),
         )
-        self.position = nn.Parameter(torch.randn(64, size)*0.5)
         self.norm = nn.LayerNorm(size)
+        self.register_buffer("place_PD", place_code(grid(8), size))
 
-    def forward(self, photo_BXY: Tensor) -> Tensor:
+    def forward(self, photo_BCC: Tensor) -> Tensor:
         """Return the positions, row by row, (B, P, D)."""
-        x_BPD = self.layers(photo_BXY.unsqueeze(1)).flatten(2).transpose(1, 2)
-        return self.norm(x_BPD) + self.position
+        map_BDXX = self.layers(photo_BCC.unsqueeze(1))
+        return self.norm(map_BDXX.flatten(2).mT) + self.place_PD
 
 
+# --8<-- [end:encoder]
+
+
+# --8<-- [start:queries]
 class Queries(nn.Module):
     """Learned queries that look at the photo and at each other (Carion et al. 2020)."""
 
-    def __init__(self, size: int, layers: int, together: bool) -> None:
-        """Make encoder, queries and blocks; without `together` a query sees only itself."""
+    def __init__(self, together: bool = True, size: int = 64, side: int = 4) -> None:
+        """Make side² queries; without `together` each sees itself only, not the others."""
         super().__init__()
         self.encoder = Encoder(size)
-        self.query = nn.Parameter(torch.randn(SLOTS, size))
-        self.blocks = nn.ModuleList(Block(size, 4, cross=True, widen=2) for _ in range(layers))
-        self.head = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 5))
-        self.together = together
+        self.query_TD = nn.Parameter(place_code(grid(side), size))
+        self.blocks = nn.ModuleList(Block(size, 4, cross=True, widen=2) for _ in "12")
+        self.head = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, size), nn.ReLU(), nn.Linear(size, 5)
+        )
+        allowed_TT = torch.eye(side**2) + together > 0
+        self.register_buffer("allowed_TT", allowed_TT)
+        self.register_buffer("start_T5", first_guess(side))
 
-    def forward(self, photo_BXY: Tensor) -> Tensor:
-        """Return score, center and size of each slot before the sigmoid, (B, T, 5)."""
-        y_BPD = self.encoder(photo_BXY)
-        x_BTD = self.query.expand(len(photo_BXY), -1, -1)
-        alone_TT = torch.eye(SLOTS, dtype=torch.bool)
-        mask_BTT = None if self.together else alone_TT.expand(len(x_BTD), -1, -1)
+    def forward(self, photo_BCC: Tensor) -> Tensor:
+        """Return each slot's score, center and size, all before a sigmoid, (B, T, 5)."""
+        y_BPD = self.encoder(photo_BCC)
+        x_BTD = self.query_TD.expand(len(y_BPD), -1, -1)
+        mask_BTT = self.allowed_TT.expand(len(y_BPD), -1, -1)
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_BTT, y_BPD)
-        return self.head(x_BTD)
+        return self.start_T5 + self.head(x_BTD)
 
 
 class Flat(nn.Module):
-    """The control: an MLP reads the whole map at once and fills the slots."""
+    """The control: an MLP reads the whole map at once and fills all slots."""
 
-    def __init__(self, size: int, inner_size: int) -> None:
-        """Make encoder and MLP."""
+    def __init__(self, inner_size: int, size: int = 64, side: int = 4) -> None:
+        """Make the encoder of `Queries`, and the MLP."""
         super().__init__()
         self.encoder = Encoder(size)
         self.narrow = nn.Linear(size, 8)
-        self.head = nn.Sequential(
-            nn.Linear(8 * 64, inner_size), nn.ReLU(), nn.Linear(inner_size, inner_size), nn.ReLU(), nn.Linear(inner_size, SLOTS * 5)
+        self.mlp = nn.Sequential(
+            nn.Linear(8 * 64, inner_size),
+            nn.ReLU(),
+            nn.Linear(inner_size, inner_size),
+            nn.ReLU(),
+            nn.Linear(inner_size, side**2 * 5),
         )
+        self.register_buffer("start_T5", first_guess(side))
 
-    def forward(self, photo_BXY: Tensor) -> Tensor:
-        """Return score, center and size of each slot before the sigmoid, (B, T, 5)."""
-        narrow_any = self.narrow(self.encoder(photo_BXY)).flatten(1)
-        return self.head(narrow_any).unflatten(1, (SLOTS, 5))
+    def forward(self, photo_BCC: Tensor) -> Tensor:
+        """Return each slot's score, center and size, all before a sigmoid, (B, T, 5)."""
+        map_BF = self.narrow(self.encoder(photo_BCC)).flatten(1)
+        return self.start_T5 + self.mlp(map_BF).unflatten(1, (-1, 5))
+
+
+# --8<-- [end:queries]
+
+
+# --8<-- [start:slots]
+def first_guess(side: int) -> Tensor:
+    """Return slots of score 0.5 that cover the crop as a grid, (T, 5), before sigmoid."""
+    size_T2 = torch.full((side**2, 2), 0.35)
+    score_T1 = torch.full((side**2, 1), 0.5)
+    return torch.cat([score_T1, grid(side), size_T2], dim=1).logit()
 
 
 def corners(slot_BT5: Tensor) -> Tensor:
-    """Turn center and size into top, left, bottom, right, (B, T, 4)."""
+    """Turn center and size before the sigmoid into top, left, bottom, right, (B, T, 4)."""
     center_BT2, size_BT2 = slot_BT5[..., 1:].sigmoid().split(2, dim=-1)
     return torch.cat([center_BT2 - size_BT2 / 2, center_BT2 + size_BT2 / 2], -1)
 
 
-# --8<-- [end:models]
+# --8<-- [end:slots]
 
 
 # --8<-- [start:loss]
-def set_loss(slot_BT5: Tensor, truth: list[Tensor]) -> Tensor:
-    """Pair each nucleus with one slot and return the loss (Carion et al. 2020, §3.1)."""
-    box_BT4 = corners(slot_BT5)
-    longest = max(1, max(map(len, truth)))
-    truth_BS4 = torch.stack([torch.cat([t, t.new_tensor([[0., 0., 1., 1.]]).expand(longest - len(t), 4)]) for t in truth])
-    real_BS = torch.arange(longest) < torch.tensor([len(t) for t in truth])[:, None]
-    far_BTS = (box_BT4[:, :, None] - truth_BS4[:, None]).abs().sum(-1)
-    iou_BTS = giou(box_BT4, truth_BS4)
-    cost_BTS = (5 * far_BTS - 2 * iou_BTS - slot_BT5[..., :1].sigmoid()).detach().cpu().numpy()
-    chosen_BT = torch.zeros(slot_BT5.shape[:2])
-    pairs = torch.zeros_like(far_BTS)
-    for b, t in enumerate(truth):
-        if len(t):
-            i, j = linear_sum_assignment(cost_BTS[b, :, :len(t)])
-            pairs[b, i, j] = 1
-    chosen_BT = pairs.sum(-1)
-    count = max(1, pairs.sum())
-    bce = nn.functional.binary_cross_entropy_with_logits(slot_BT5[..., 0], chosen_BT)
-    return bce * WB + (pairs * (5 * far_BTS + 2 * (1 - iou_BTS))).sum() / count
-WB=2
-
-def giou(a_BT4, b_BS4):
-    iou_BTS = overlap(a_BT4, b_BS4)
-    hull_BTS2 = torch.maximum(a_BT4[:, :, None, 2:], b_BS4[:, None, :, 2:]) - torch.minimum(a_BT4[:, :, None, :2], b_BS4[:, None, :, :2])
-    hull_BTS = hull_BTS2.prod(-1)
-    area_BT, area_BS = ((x_any[..., 2:] - x_any[..., :2]).prod(-1) for x_any in (a_BT4, b_BS4))
-    s = area_BT[:, :, None] + area_BS[:, None]
-    union = s / (1 + iou_BTS)
-    return iou_BTS - (hull_BTS - union) / hull_BTS
+def set_loss(slot_BT5: Tensor, box_BE4: Tensor, real_BE: Tensor) -> Tensor:
+    """Pair each nucleus with one slot of its own, then score that pairing (§3.1)."""
+    found_BT4 = corners(slot_BT5)
+    far_BTE = (found_BT4[:, :, None] - box_BE4[:, None]).abs().sum(-1)
+    miss_BTE = 5 * far_BTE + 2 * (1 - overlap(found_BT4, box_BE4))
+    cost_BTE = (miss_BTE - 2 * slot_BT5[..., :1].sigmoid()).detach().cpu()
+    pair_BTE = torch.zeros_like(miss_BTE)
+    for row, count in enumerate(real_BE.sum(1).tolist()):
+        slots, nuclei = linear_sum_assignment(cost_BTE[row, :, :count].numpy())
+        pair_BTE[row, slots, nuclei] = 1
+    score = nn.functional.binary_cross_entropy_with_logits(
+        slot_BT5[..., 0], pair_BTE.sum(-1)
+    )
+    return 4 * score + (pair_BTE * miss_BTE).sum() / pair_BTE.sum().clamp(min=1)
 
 
-def train(model, photo_XY, mask_XY, steps, lr, batch=16):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+def train(
+    model: nn.Module, crop_NCC: Tensor, box_NE4: Tensor, real_NE: Tensor, steps: int
+) -> list[float]:
+    """Train in place on batches of 16 crops; return the loss of every step."""
+    lr = 2e-3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=steps, pct_start=0.15
+    )
     losses = []
     for _ in range(steps):
-        crop_BXY, number_BXY = random_crops(photo_XY, mask_XY, batch)
-        loss = set_loss(model(crop_BXY), [boxes_of(n) for n in number_BXY])
+        row_B = torch.randint(len(crop_NCC), (16,))
+        loss = set_loss(model(crop_NCC[row_B]), box_NE4[row_B], real_NE[row_B])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        scheduler.step()
+        rate.step()
         losses.append(loss.item())
     return losses
 
 
 # --8<-- [end:loss]
 
-def judge(found, truth):
-    """found: list of (score_T, box_T4) ; truth list of E4. Return AP50, recall, duplicates."""
-    marks = []
-    n = sum(map(len, truth))
-    for (score_T, box_T4), t in zip(found, truth):
-        taken = set()
-        if not len(box_T4): continue
-        iou = overlap(box_T4[None], t[None])[0] if len(t) else torch.zeros(len(box_T4), 0)
-        for k in score_T.argsort(descending=True).tolist():
-            best = iou[k].argmax().item() if len(t) else -1
-            hit = best >= 0 and iou[k, best] >= 0.5
-            kind = "miss" if not hit else "twice" if best in taken else "hit"
-            if hit: taken.add(best)
-            marks.append((score_T[k].item(), kind))
-    marks.sort(key=lambda m: -m[0])
-    tp = 0; ps=[]; ap=0
-    for i, (s, kind) in enumerate(marks, 1):
-        if kind == "hit":
-            tp += 1
-            ap += tp / i / n
-    sure = [k for s, k in marks if s > 0.5]
-    return ap, sure.count("hit") / n, sure.count("twice") / n, sure.count("miss") / n
 
+# --8<-- [start:judge]
+@torch.no_grad()
+def detect(model: nn.Module, photo_BCC: Tensor) -> Found:
+    """Return scores and boxes of each crop."""
+    slot_BT5 = model(photo_BCC)
+    return list(zip(slot_BT5[..., 0].sigmoid(), corners(slot_BT5), strict=True))
+
+
+def judge(found: Found, truth_any: list[Tensor]) -> dict[str, float]:
+    """Return AP50, and per nucleus how many boxes of score > 0.5 hit it, repeat, err.
+
+    The best box first: it hits when its IoU with a nucleus is 0.5 or more, and repeats
+    when that nucleus was hit before. A nucleus that no box hits counts as precision 0.
+    """
+    scores, kinds, nuclei = [], [], sum(map(len, truth_any))
+    for (score_T, box_T4), here_any in zip(found, truth_any, strict=True):
+        iou_any, hit = overlap(box_T4[None], here_any[None])[0], set()
+        for slot in score_T.argsort(descending=True).tolist():
+            row = iou_any[slot].tolist()
+            best = row.index(max(row)) if row and max(row) >= 0.5 else None
+            kinds.append(
+                "wrong" if best is None else "repeated" if best in hit else "hit"
+            )
+            scores.append(score_T[slot].item())
+            hit.add(best)
+    right = [kind == "hit" for kind in kinds]
+    found_share = sum(right) / nuclei
+    sure = [kind for kind, score in zip(kinds, scores, strict=True) if score > 0.5]
+    return {
+        "AP50": found_share and average_precision_score(right, scores) * found_share,
+        **{kind: sure.count(kind) / nuclei for kind in ("hit", "repeated", "wrong")},
+    }
+
+
+# --8<-- [end:judge]
+
+
+# --8<-- [start:otsu]
+def bright_regions(photo_XY: Tensor, sigma: float, step: int) -> Found:
+    """Return a box of score 1 around each region above Otsu's threshold, crop by crop."""
+    smooth_XY = gaussian(photo_XY.cpu().numpy(), sigma)
+    bright_BCC = tiles(torch.tensor(smooth_XY > threshold_otsu(smooth_XY)), SIDE, step)
+    boxes_any = [
+        boxes_of(torch.tensor(label(bright_CC.cpu().numpy())))
+        for bright_CC in bright_BCC
+    ]
+    return [(torch.ones(len(box_E4)), box_E4) for box_E4 in boxes_any]
+
+
+# --8<-- [end:otsu]
+
+
+# --8<-- [start:looks]
+@torch.no_grad()
+def looks(model: Queries, photo_BCC: Tensor) -> Tensor:
+    """Return where each query looks in the last block, mean of the heads, (B, T, P)."""
+    weights_BHTP = []
+    hook = model.blocks[-1].cross.register_forward_pre_hook(
+        lambda layer, given_any: weights_BHTP.append(weights_of(layer, *given_any[:2]))
+    )
+    model(photo_BCC)
+    hook.remove()
+    return weights_BHTP[0].mean(1)
+
+
+def with_equal_weights(model: Queries, part: str) -> Queries:
+    """Return a copy that averages in all its "mix" (self) or "cross" attentions."""
+    model = copy.deepcopy(model)
+    for block in model.blocks:
+        learned = getattr(block, part)
+        equal = UniformMixing(learned.to_v.in_features)
+        equal.load_state_dict(learned.state_dict(), strict=False)
+        setattr(block, part, equal)
+    return model
+
+
+# --8<-- [end:looks]
 
 if __name__ == "__main__":
-    import sys, time
+    # --8<-- [start:data]
     torch.manual_seed(0)
-    photo_XY, mask_XY = load_nuclei()
-    raw_XY = photo_XY
-    mean, deviation = strip(photo_XY, "train").mean(), strip(photo_XY, "train").std()
-    photo_XY = (photo_XY - mean) / deviation
-    part = sys.argv[1]; steps = int(sys.argv[2]); seeds = int(sys.argv[3]); lr=float(sys.argv[4]); names=sys.argv[5].split(","); batch=int(sys.argv[6])
-    makers = {
-        "detr1": lambda: Queries(64, 1, True),
-        "detr": lambda: Queries(64, 2, True),
-        "detr3": lambda: Queries(64, 3, True),
-        "alone": lambda: Queries(64, 2, False),
-        "mlp": lambda: Flat(64, 150),
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    photo_XX, mask_XX = load_nuclei()
+    numbers = [set(strip(mask_XX, part).unique().tolist()) - {0} for part in COLUMNS]
+    assert len(set.union(*numbers)) == sum(map(len, numbers))
+    mean, deviation = strip(photo_XX, "train").mean(), strip(photo_XX, "train").std()
+    scaled_XX, step = (photo_XX - mean) / deviation, SIDE // 2
+    crop_NCC, number_NCC = random_crops(
+        strip(scaled_XX, "train"), strip(mask_XX, "train"), count=2048
+    )
+    box_NE4, real_NE = stack([boxes_of(number_CC) for number_CC in number_NCC])
+    truth = {
+        part: [boxes_of(part_CC) for part_CC in tiles(strip(mask_XX, part), SIDE, step)]
+        for part in ("validation", "test")
     }
-    makers = {n: makers[n] for n in names}
-    def found_by(m, part):
-        v = tiles(strip(photo_XY, part), 64, 32)
-        out = m(v)
-        return list(zip(out[..., 0].sigmoid(), corners(out)))
-    def truths(part): return [boxes_of(n) for n in tiles(strip(mask_XY, part), 64, 32)]
-    print(part, sum(map(len, truths(part))), "boxes", len(truths(part)))
-    for sig in (0,1,2,3):
-        smooth=torch.tensor(gaussian(raw_XY.numpy(), sig)) if sig else raw_XY
-        thr=threshold_otsu(strip(smooth,part).numpy())
-        f=[]
-        for v in tiles(strip(smooth, part),64,32):
-            b=boxes_of(torch.tensor(label(v.numpy()>thr))); f.append((torch.ones(len(b)), b))
-        print("otsu", sig, thr, judge(f, truths(part)))
-    t=time.perf_counter()
-    results = race(makers,
-        lambda m: train(m, strip(photo_XY, "train"), strip(mask_XY, "train"), steps, lr, batch),
-        lambda m: judge(found_by(m, part), truths(part))[0], seeds)
+    test_BCC = tiles(strip(scaled_XX, "test"), SIDE, step)
+    print(f"{PACKAGE}: {[len(part) for part in numbers]} nuclei in {list(COLUMNS)}")
+    print(f"{len(crop_NCC)} crops to learn from, {real_NE.sum().item()} boxes in them")
+    for part, boxes in truth.items():
+        print(f"{part}: {len(boxes)} crops, {sum(map(len, boxes))} boxes")
+    # --8<-- [end:data]
+
+    # --8<-- [start:baseline]
+    scores = {}
+    for sigma in (0, 1, 2):
+        found = bright_regions(strip(photo_XX, "validation"), sigma, step)
+        scores[sigma] = judge(found, truth["validation"])["AP50"]
+    sigma = max(scores, key=scores.get)
+    regions = bright_regions(strip(photo_XX, "test"), sigma, step)
+    plain = judge(regions, truth["test"])
+    print(f"blur of {sigma}:", {name: round(value, 2) for name, value in plain.items()})
+    # --8<-- [end:baseline]
+
+    # --8<-- [start:compare]
+    results = race(
+        {
+            "queries": lambda: Queries(),
+            "apart": lambda: Queries(together=False),
+            "MLP": lambda: Flat(143),
+        },
+        lambda model: train(model, crop_NCC, box_NE4, real_NE, schedule(700, 5000)),
+        lambda model: judge(detect(model, test_BCC), truth["test"])["AP50"],
+    )
     table(results, "AP50")
-    for n, r in results.items(): print(n, [[round(q,3) for q in judge(found_by(m,part), truths(part))] for m in r.models], "train", [[round(q,3) for q in judge(found_by(m,"train"), truths("train"))] for m in r.models], [sum(l[-20:])/20 for l in r.losses])
+    # --8<-- [end:compare]
+
+    # --8<-- [start:duplicates]
+    kinds = {
+        name: [judge(detect(model, test_BCC), truth["test"]) for model in runs.models]
+        for name, runs in results.items()
+    }
+    for name, rows in kinds.items():
+        parts = (
+            f"{kind} {show([row[kind] for row in rows], 2)}"
+            for kind in ("hit", "repeated", "wrong")
+        )
+        print(f"{name:8}", ", ".join(parts))
+    # --8<-- [end:duplicates]
+
+    # --8<-- [start:losses]
+    plot_losses(results)
+    # --8<-- [end:losses]
+
+    # --8<-- [start:picture]
+    crop = max(range(len(test_BCC)), key=lambda row: len(truth["test"][row]))
+    shown = {"truth": truth["test"][crop], "Otsu": regions[crop][1]}
+    for name, runs in results.items():
+        score_T, box_T4 = detect(runs.models[0], test_BCC)[crop]
+        shown[name] = box_T4[score_T > 0.5]
+    _, axes = plt.subplots(1, len(shown), figsize=(10, 2.3))
+    for ax, (name, boxes_any) in zip(axes, shown.items(), strict=True):
+        ax.imshow(test_BCC[crop].cpu().clamp(max=3), cmap="gray")
+        for top, left, bottom, right in (SIDE * boxes_any).tolist():
+            corner = (left - 0.5, top - 0.5)
+            ax.add_patch(
+                plt.Rectangle(
+                    corner, right - left, bottom - top, fill=False, color="tab:orange"
+                )
+            )
+        ax.set(title=name, xticks=[], yticks=[])
+    plt.show()
+    # --8<-- [end:picture]
+
+    # --8<-- [start:weights]
+    model = results["queries"].models[0]
+    score_T, box_T4 = detect(model, test_BCC)[crop]
+    best = score_T.argsort(descending=True)[:4].tolist()
+    weight_BTP = looks(model, test_BCC)
+    _, axes = plt.subplots(1, 4, figsize=(8, 2.3))
+    for ax, slot in zip(axes, best, strict=True):
+        ax.imshow(test_BCC[crop].cpu().clamp(max=3), cmap="gray")
+        weight_any = weight_BTP[crop, slot].unflatten(0, (8, 8)).cpu()
+        ax.imshow(weight_any, alpha=0.5, extent=(-0.5, 63.5, 63.5, -0.5))
+        top, left, bottom, right = (SIDE * box_T4[slot]).tolist()
+        corner = (left - 0.5, top - 0.5)
+        ax.add_patch(
+            plt.Rectangle(
+                corner, right - left, bottom - top, fill=False, color="tab:orange"
+            )
+        )
+        ax.set(title=f"query {slot}: {score_T[slot]:.2f}", xticks=[], yticks=[])
+    plt.show()
+    # --8<-- [end:weights]
+
+    # --8<-- [start:equal]
+    for part in ("cross", "mix"):
+        equal = [
+            judge(detect(with_equal_weights(model, part), test_BCC), truth["test"])
+            for model in results["queries"].models
+        ]
+        print(
+            part,
+            "AP50",
+            show([row["AP50"] for row in equal], 2),
+            "repeated",
+            show([row["repeated"] for row in equal], 2),
+        )
+    # --8<-- [end:equal]

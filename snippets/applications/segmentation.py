@@ -33,7 +33,7 @@ from snippets.transformer.multi_head import MultiHeadAttention
 from snippets.vision.non_local import NonLocal
 
 
-# --8<-- [start:axial]
+# --8<-- [start:middles]
 class Axial(nn.Module):
     """Attention along each row, then along each column (Ho et al. 2019, §3)."""
 
@@ -70,7 +70,7 @@ class Pointwise(nn.Module):
         return x_BDXY + self.layers(x_BDXY)
 
 
-# --8<-- [end:axial]
+# --8<-- [end:middles]
 
 
 # --8<-- [start:unet]
