@@ -23,6 +23,7 @@ from snippets.applications.nuclei import (
     tiles,
 )
 from snippets.applications.races import (
+    parted,
     plot_losses,
     race,
     schedule,
@@ -353,6 +354,10 @@ if __name__ == "__main__":
         lambda model: judge(detect(model, test_BCC), truth["test"])["AP50"],
     )
     table(results, "AP50")
+    scores = {name: runs.scores for name, runs in results.items()}
+    print("queries, apart: intervals part:", parted(scores["queries"], scores["apart"]))
+    assert parted(scores["queries"], scores["MLP"])
+    assert min(scores["queries"] + scores["apart"]) > plain["AP50"]
     # --8<-- [end:compare]
 
     # --8<-- [start:duplicates]
