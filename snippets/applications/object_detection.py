@@ -28,6 +28,7 @@ from snippets.applications.races import (
     race,
     schedule,
     show,
+    spread,
     table,
 )
 from snippets.positions.sinusoidal import sinusoidal
@@ -282,6 +283,19 @@ def bright_regions(photo_XY: Tensor, sigma: float, step: int) -> Found:
 # --8<-- [end:otsu]
 
 
+# --8<-- [start:draw]
+def draw(ax: plt.Axes, title: str, photo_CC: Tensor, box_E4: Tensor) -> None:
+    """Draw a crop and the boxes on it."""
+    ax.imshow(photo_CC.cpu().clamp(max=3), cmap="gray")
+    for top, left, bottom, right in (SIDE * box_E4).tolist():
+        size = right - left, bottom - top
+        ax.add_patch(plt.Rectangle((left, top), *size, fill=False, color="tab:orange"))
+    ax.set(title=title, xticks=[], yticks=[])
+
+
+# --8<-- [end:draw]
+
+
 # --8<-- [start:looks]
 @torch.no_grad()
 def looks(model: Queries, photo_BCC: Tensor) -> Tensor:
@@ -371,6 +385,8 @@ if __name__ == "__main__":
             for kind in ("hit", "repeated", "wrong")
         )
         print(f"{name:8}", ", ".join(parts))
+    twice = {name: [row["repeated"] for row in rows] for name, rows in kinds.items()}
+    assert abs(spread(twice["queries"])[0] - spread(twice["apart"])[0]) < 0.1
     # --8<-- [end:duplicates]
 
     # --8<-- [start:losses]
@@ -385,36 +401,20 @@ if __name__ == "__main__":
         shown[name] = box_T4[score_T > 0.5]
     _, axes = plt.subplots(1, len(shown), figsize=(10, 2.3))
     for ax, (name, boxes_any) in zip(axes, shown.items(), strict=True):
-        ax.imshow(test_BCC[crop].cpu().clamp(max=3), cmap="gray")
-        for top, left, bottom, right in (SIDE * boxes_any).tolist():
-            corner = (left - 0.5, top - 0.5)
-            ax.add_patch(
-                plt.Rectangle(
-                    corner, right - left, bottom - top, fill=False, color="tab:orange"
-                )
-            )
-        ax.set(title=name, xticks=[], yticks=[])
+        draw(ax, name, test_BCC[crop], boxes_any)
     plt.show()
     # --8<-- [end:picture]
 
     # --8<-- [start:weights]
     model = results["queries"].models[0]
     score_T, box_T4 = detect(model, test_BCC)[crop]
-    best = score_T.argsort(descending=True)[:4].tolist()
     weight_BTP = looks(model, test_BCC)
     _, axes = plt.subplots(1, 4, figsize=(8, 2.3))
-    for ax, slot in zip(axes, best, strict=True):
-        ax.imshow(test_BCC[crop].cpu().clamp(max=3), cmap="gray")
+    for ax, slot in zip(axes, score_T.argsort(descending=True).tolist(), strict=False):
+        title = f"query {slot}: {score_T[slot]:.2f}"
+        draw(ax, title, test_BCC[crop], box_T4[slot : slot + 1])
         weight_any = weight_BTP[crop, slot].unflatten(0, (8, 8)).cpu()
         ax.imshow(weight_any, alpha=0.5, extent=(-0.5, 63.5, 63.5, -0.5))
-        top, left, bottom, right = (SIDE * box_T4[slot]).tolist()
-        corner = (left - 0.5, top - 0.5)
-        ax.add_patch(
-            plt.Rectangle(
-                corner, right - left, bottom - top, fill=False, color="tab:orange"
-            )
-        )
-        ax.set(title=f"query {slot}: {score_T[slot]:.2f}", xticks=[], yticks=[])
     plt.show()
     # --8<-- [end:weights]
 
@@ -424,11 +424,7 @@ if __name__ == "__main__":
             judge(detect(with_equal_weights(model, part), test_BCC), truth["test"])
             for model in results["queries"].models
         ]
-        print(
-            part,
-            "AP50",
-            show([row["AP50"] for row in equal], 2),
-            "repeated",
-            show([row["repeated"] for row in equal], 2),
-        )
+        values = (f"{key} {show([row[key] for row in equal], 2)}" for key in plain)
+        print(f"{part:5}", ", ".join(values))
+    assert spread([row["repeated"] for row in equal])[0] > spread(twice["queries"])[0]
     # --8<-- [end:equal]

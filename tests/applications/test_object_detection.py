@@ -2,6 +2,7 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from snippets.applications.object_detection import (
     bright_regions,
     corners,
     detect,
+    draw,
     first_guess,
     judge,
     looks,
@@ -323,3 +325,12 @@ def test_detect_gives_scores_and_boxes():
         assert scores.shape == (16,)
         assert ((0 < scores) & (scores < 1)).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_draw_puts_each_box_where_it_is():
+    """Rows run down, columns to the right."""
+    _, ax = plt.subplots()
+    draw(ax, "title", torch.rand(64, 64), torch.tensor([[0.25, 0.5, 0.5, 1.0]]))
+    (patch,) = ax.patches
+    assert patch.get_bbox().extents.tolist() == [32, 16, 64, 32]
+    plt.close("all")
