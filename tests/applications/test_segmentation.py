@@ -170,6 +170,18 @@ def test_the_middle_decides_how_far_a_pixel_reaches(name):
     assert same is (name == "pointwise")
 
 
+def test_the_control_sees_about_twenty_pixels_far():
+    """A change 24 pixels away moves nothing, one 12 pixels away does."""
+    torch.manual_seed(0)
+    model = UNet(Pointwise(32, 129)).double()
+    photo = torch.randn(1, 64, 64, dtype=torch.double)
+    for distance, moves in ((24, False), (12, True)):
+        other = photo.clone()
+        other[0, 32, 32 + distance :] += 100
+        same = model(photo)[0, 32, 32].equal(model(other)[0, 32, 32])
+        assert same is not moves
+
+
 @pytest.mark.parametrize("name", ["non-local", "axial"])
 def test_attention_is_used(name):
     """Equal weights in place of learned ones change the scores, not the model itself."""
