@@ -190,6 +190,7 @@ if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    plt.rcParams["image.interpolation"] = "none"  # pictures stay small in an SVG
     photo_XX, mask_XX = load_nuclei()
     numbers = {
         part: set(strip(mask_XX, part).unique().tolist()) - {0} for part in COLUMNS
