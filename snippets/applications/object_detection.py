@@ -39,18 +39,10 @@ Found = list[tuple[Tensor, Tensor]]  # a crop's scores (T) and boxes (T, 4)
 
 
 def boxes_of(number_CC: Tensor) -> Tensor:
-    """Return top, left, bottom, right of each numbered region, 0 to 1, (E, 4).
-
-    Regions cut by the crop to less than 6 pixels either way are left out.
-    """
-    boxes = [
-        (top, left, bottom, right)
-        for top, left, bottom, right in (
-            region.bbox for region in regionprops(number_CC.cpu().numpy())
-        )
-        if min(bottom - top, right - left) >= 6
-    ]
-    return torch.tensor(boxes, dtype=torch.float).reshape(-1, 4) / SIDE
+    """Return top, left, bottom, right of each region of 6 pixels or more, (E, 4)."""
+    boxes = [region.bbox for region in regionprops(number_CC.cpu().numpy())]
+    kept = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= 6]
+    return torch.tensor(kept, dtype=torch.float).reshape(-1, 4) / SIDE
 
 
 def stack(boxes_any: list[Tensor], most: int = 9) -> tuple[Tensor, Tensor]:
@@ -212,9 +204,7 @@ def train(
     """Train in place on batches of 16 crops; return the loss of every step."""
     lr = 3e-3
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    rate = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, lr, total_steps=steps, pct_start=0.15
-    )
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.15)
     losses = []
     for _ in range(steps):
         row_B = torch.randint(len(crop_NCC), (16,))
@@ -240,11 +230,7 @@ def detect(model: nn.Module, photo_BCC: Tensor) -> Found:
 
 
 def judge(found: Found, truth_any: list[Tensor]) -> dict[str, float]:
-    """Return AP50, and per nucleus how many boxes of score > 0.5 hit it, repeat, err.
-
-    The best box first: it hits when its IoU with a nucleus is 0.5 or more, and repeats
-    when that nucleus was hit before. A nucleus that no box hits counts as precision 0.
-    """
+    """Return AP50, and boxes of score > 0.5 that hit, repeat or are wrong, per nucleus."""
     scores, kinds, nuclei = [], [], sum(map(len, truth_any))
     for (score_T, box_T4), here_any in zip(found, truth_any, strict=True):
         iou_any, hit = overlap(box_T4[None], here_any[None])[0], set()
@@ -342,7 +328,7 @@ if __name__ == "__main__":
     }
     test_BCC = tiles(strip(scaled_XX, "test"), SIDE, step)
     print(f"{PACKAGE}: {[len(part) for part in numbers]} nuclei in {list(COLUMNS)}")
-    print(f"{len(crop_NCC)} crops to learn from, {real_NE.sum().item()} boxes in them")
+    print(f"train: {len(crop_NCC)} crops, {real_NE.sum().item()} boxes")
     for part, boxes in truth.items():
         print(f"{part}: {len(boxes)} crops, {sum(map(len, boxes))} boxes")
     # --8<-- [end:data]
@@ -376,16 +362,13 @@ if __name__ == "__main__":
     # --8<-- [end:compare]
 
     # --8<-- [start:duplicates]
-    kinds = {
-        name: [judge(detect(model, test_BCC), truth["test"]) for model in runs.models]
-        for name, runs in results.items()
-    }
-    for name, rows in kinds.items():
-        parts = (
-            f"{kind} {show([row[kind] for row in rows], 2)}"
-            for kind in ("hit", "repeated", "wrong")
+    kinds, names = {}, ("hit", "repeated", "wrong")
+    for name, runs in results.items():
+        rows = [judge(detect(model, test_BCC), truth["test"]) for model in runs.models]
+        kinds[name] = rows
+        print(
+            name, [f"{kind} {show([row[kind] for row in rows], 2)}" for kind in names]
         )
-        print(f"{name:8}", ", ".join(parts))
     twice = {name: [row["repeated"] for row in rows] for name, rows in kinds.items()}
     assert abs(spread(twice["queries"])[0] - spread(twice["apart"])[0]) < 0.1
     # --8<-- [end:duplicates]
