@@ -107,18 +107,13 @@ def tokens(text: str) -> list[str]:
 
 def make_batches(rows: Rows, number_of: dict[str, int], size: int = 64) -> Batches:
     """Return batches of texts of similar length: 0 is padding, 1 an unknown token."""
-    coded = [
-        (torch.tensor([number_of.get(token, -1) + 2 for token in tokens(text)]), label)
-        for text, label in rows
-    ]
-    coded.sort(key=lambda row: len(row[0]))
-    return [
-        (
-            pad_sequence([token_S for token_S, _ in part], batch_first=True),
-            torch.tensor([float(label) for _, label in part]),
-        )
-        for part in (coded[i : i + size] for i in range(0, len(coded), size))
-    ]
+    batches = []
+    rows = sorted(rows, key=lambda row: len(row[0]))
+    for part in (rows[i : i + size] for i in range(0, len(rows), size)):
+        coded = [[number_of.get(t, -1) + 2 for t in tokens(text)] for text, _ in part]
+        token_BS = pad_sequence(list(map(torch.tensor, coded)), batch_first=True)
+        batches.append((token_BS, torch.tensor([float(label) for _, label in part])))
+    return batches
 
 
 # --8<-- [end:tokens]
@@ -150,7 +145,8 @@ class Classifier(nn.Module):
         if self.block is not None:
             x_BSD = self.block(x_BSD, mask_B1S.expand(-1, token_BS.shape[1], -1))
         if self.attention is None:
-            weight_B1S = mask_B1S / mask_B1S.sum(-1, keepdim=True).clamp(min=1)
+            seen_B1S = mask_B1S.to(x_BSD)
+            weight_B1S = seen_B1S / seen_B1S.sum(-1, keepdim=True).clamp(min=1)
             pooled_B1D = weight_B1S @ x_BSD
         else:
             q_B1D = self.query_11D.expand(len(token_BS), 1, -1)
@@ -314,11 +310,11 @@ if __name__ == "__main__":
     # --8<-- [end:load]
 
     # --8<-- [start:english]
-    found = {"English": compare(parts_of["English"], schedule(3, 3), block=True)}
+    found = {"English": compare(parts_of["English"], schedule(3, 6), block=True)}
     # --8<-- [end:english]
 
     # --8<-- [start:chinese]
-    found["Chinese"] = compare(parts_of["Chinese"], schedule(3, 3))
+    found["Chinese"] = compare(parts_of["Chinese"], schedule(3, 6))
     # --8<-- [end:chinese]
 
     # --8<-- [start:losses]
