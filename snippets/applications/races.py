@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 
 import matplotlib.pyplot as plt
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from tqdm import tqdm
 
 # --8<-- [end:imports]
+# isort: split
+from snippets.applications.blocks import Block, UniformMixing
+from snippets.transformer.multi_head import MultiHeadAttention
 
 
 # --8<-- [start:runs]
@@ -28,8 +32,8 @@ class Runs:
     @property
     def parameters(self) -> int:
         """Number of the trained parameters."""
-        parts = self.models[0].parameters()
-        return sum(part.numel() for part in parts if part.requires_grad)
+        trained_any = self.models[0].parameters()
+        return sum(one_any.numel() for one_any in trained_any if one_any.requires_grad)
 
 
 def spread(values: list[float]) -> tuple[float, float]:
@@ -115,6 +119,27 @@ def table(results: dict[str, Runs], measure: str = "score", digits: int = 3) -> 
         )
 
 
+def in_short(
+    without: Runs,
+    attention: Runs,
+    plain: float | None = None,
+    digits: int = 3,
+    of: str = "",
+) -> None:
+    """Print the line from which the index of the applications takes its numbers.
+
+    `plain` is the score of a baseline that is not a network, `of` tells two results
+    of one page apart.
+    """
+    parts = [f"without {show(without.scores, digits)}"]
+    parts.append(f"with {show(attention.scores, digits)}")
+    if plain is not None:
+        parts.append(f"plain {plain:.{digits}f}")
+    seconds = [f"{statistics.mean(runs.seconds):.1f}" for runs in (without, attention)]
+    parts.append(f"seconds {' → '.join(seconds)}")
+    print(f"in short{f' ({of})' if of else ''}: {'; '.join(parts)}")
+
+
 def plot_losses(results: dict[str, Runs], window: int = 20) -> None:
     """Plot each contestant's loss: mean over seeds, averaged over `window` steps.
 
@@ -135,3 +160,76 @@ def plot_losses(results: dict[str, Runs], window: int = 20) -> None:
 
 
 # --8<-- [end:table]
+
+
+# --8<-- [start:toy]
+class LookUp(nn.Module):
+    """A toy: position 0 asks for a key, the answer is the class beside that key."""
+
+    def __init__(self, mixer: type[nn.Module], size: int) -> None:
+        """Make an embedding, one block with the given mixer, and a head."""
+        super().__init__()
+        self.embed = nn.Linear(18, size)
+        self.block = Block(size, heads=2, mixer=mixer)
+        self.head = nn.Linear(size, 10)
+
+    def forward(self, x_BTI: Tensor) -> Tensor:
+        """Return the scores (B, 10), read at position 0."""
+        return self.head(self.block(self.embed(x_BTI))[:, 0])
+
+
+def draw(B: int) -> tuple[Tensor, Tensor]:
+    """Return (B, 9, 18), a question and 8 pairs of key and class, and the answers (B)."""
+    key_B8 = torch.rand(B, 8).argsort(1)
+    class_B8 = torch.randint(10, (B, 8))
+    pair_B8I = torch.cat((F.one_hot(key_B8, 8), F.one_hot(class_B8, 10)), 2)
+    asked_B1 = torch.randint(8, (B, 1))
+    question_B1I = F.pad(F.one_hot(key_B8.gather(1, asked_B1), 8), (0, 10))
+    x_BTI = torch.cat((question_B1I, pair_B8I), 1).float()
+    return x_BTI, class_B8.gather(1, asked_B1).squeeze(1)
+
+
+def train(model: LookUp) -> list[float]:
+    """Train in place; return the loss of every step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(schedule(cpu=600, gpu=600)):
+        x_BTI, answer_B = draw(64)
+        loss = F.cross_entropy(model(x_BTI), answer_B)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# --8<-- [end:toy]
+
+if __name__ == "__main__":
+    # --8<-- [start:toy-race]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    x_BTI, answer_B = draw(2000)
+    results = race(
+        {
+            "attention": lambda: LookUp(MultiHeadAttention, size=32),
+            "uniform": lambda: LookUp(UniformMixing, size=34),
+        },
+        train,
+        score=lambda model: (model(x_BTI).argmax(1) == answer_B).float().mean(),
+    )
+    table(results, "accuracy")
+    in_short(results["uniform"], results["attention"])
+    assert parted(results["attention"].scores, results["uniform"].scores)
+    # --8<-- [end:toy-race]
+
+    # --8<-- [start:toy-losses]
+    plot_losses(results)
+    # --8<-- [end:toy-losses]
+
+    # --8<-- [start:false-alarms]
+    for seeds in (3, 5, 10):
+        alike = [torch.randn(2, seeds).tolist() for _ in range(10_000)]
+        alarms = sum(parted(a, b) or parted(b, a) for a, b in alike)
+        print(f"{seeds:2} seeds, no true difference: parted in {alarms / 10_000:.1%}")
+    # --8<-- [end:false-alarms]

