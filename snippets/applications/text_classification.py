@@ -23,6 +23,7 @@ from snippets.applications.blocks import Block
 from snippets.applications.package_data import archived, package_file
 from snippets.applications.races import (
     Runs,
+    in_short,
     plot_losses,
     race,
     schedule,
@@ -208,7 +209,7 @@ def linear_model(parts: list[Rows]) -> tuple[dict[str, int], float]:
 
 
 def compare(
-    parts: list[Rows], epochs: int, block: bool = False
+    parts: list[Rows], epochs: int, of: str, block: bool = False
 ) -> tuple[dict[str, Runs], Batches, dict[str, int]]:
     """Race the ways of pooling; print them and TF-IDF on the test part.
 
@@ -229,6 +230,7 @@ def compare(
         lambda model: accuracy(model, test),
     )
     table(runs, "% right", 1)
+    in_short(runs["mean"], runs["attention"], linear, 1, of)
     error = 100 * (linear / 100 * (1 - linear / 100) / len(parts[2])) ** 0.5
     print(f"TF-IDF + logistic regression: {linear:.1f}; sampling error ± {error:.1f}")
     means = {name: spread(each.scores)[0] for name, each in runs.items()}
@@ -310,11 +312,11 @@ if __name__ == "__main__":
     # --8<-- [end:load]
 
     # --8<-- [start:english]
-    found = {"English": compare(parts_of["English"], schedule(3, 6), block=True)}
+    found = {"English": compare(parts_of["English"], schedule(3, 6), "en", block=True)}
     # --8<-- [end:english]
 
     # --8<-- [start:chinese]
-    found["Chinese"] = compare(parts_of["Chinese"], schedule(3, 6))
+    found["Chinese"] = compare(parts_of["Chinese"], schedule(3, 6), "zh")
     # --8<-- [end:chinese]
 
     # --8<-- [start:losses]

@@ -306,11 +306,12 @@ def test_compare_is_a_fair_race(movies, monkeypatch, capsys):
     given_to = []
     monkeypatch.setattr(page, "linear_model", lambda parts: ({"the": 0, "a": 1}, 99.0))
     monkeypatch.setattr(page, "accuracy", lambda model, part: 50.0)
-    monkeypatch.setattr(page, "table", lambda *given: None)
     monkeypatch.setattr(
         page, "train", lambda model, *rest: given_to.append(rest) or [1.0]
     )
-    runs, test, _ = compare([rows[:200], rows[200:250], rows[250:]], 2, block=True)
+    runs, test, _ = compare(
+        [rows[:200], rows[200:250], rows[250:]], 2, "en", block=True
+    )
     assert list(runs) == ["mean", "attention", "block + attention"]
     assert len(given_to) == 9
     assert all(rest[0] is given_to[0][0] for rest in given_to)
