@@ -25,8 +25,13 @@ from snippets.applications.races import (
     table,
 )
 from snippets.foundations.additive import AdditiveAttention
+from snippets.positions.shaw import relative_attend
 from snippets.positions.sinusoidal import sinusoidal
-from snippets.transformer.multi_head import MultiHeadAttention
+from snippets.transformer.multi_head import (
+    MultiHeadAttention,
+    merge_heads,
+    split_heads,
+)
 
 # --8<-- [start:corpora]
 Sentence = list[tuple[str, str]]  # words and tags
@@ -140,6 +145,32 @@ class Recurrent(nn.Module):
         return torch.cat((state_BTE, context_BTE), dim=2)
 
 
+class RelativeAttention(MultiHeadAttention):
+    """Multi-head attention with a learned key and value for each distance up to 3."""
+
+    def __init__(self, model_size: int, heads: int) -> None:
+        """Make the projections and the two tables."""
+        super().__init__(model_size, heads)
+        self.ak_7K = nn.Parameter(torch.randn(7, model_size // heads))
+        self.av_7K = nn.Parameter(torch.randn(7, model_size // heads))
+
+    def forward(
+        self, x_BTD: Tensor, _: None = None, mask_BTT: Tensor | None = None
+    ) -> Tensor:
+        """Attend within x; returns (B, T, D)."""
+        q_BHTK = split_heads(self.to_q(x_BTD), self.heads)
+        k_BHTK = split_heads(self.to_k(x_BTD), self.heads)
+        v_BHTK = split_heads(self.to_v(x_BTD), self.heads)
+        mask_BHTT = mask_BTT.unsqueeze(1).expand(-1, self.heads, -1, -1)
+        return self.to_out(
+            merge_heads(
+                relative_attend(
+                    q_BHTK, k_BHTK, v_BHTK, self.ak_7K, self.av_7K, mask_BHTT
+                )
+            )
+        )
+
+
 class Attending(nn.Module):
     """A transformer block over words and positions; `mixer` as in `Block`."""
 
@@ -164,6 +195,7 @@ ENCODERS = {
     "BiLSTM": lambda: Recurrent(64, 40, attention=False),
     "BiLSTM + attention": lambda: Recurrent(64, 32, attention=True),
     "transformer": lambda: Attending(64, MultiHeadAttention, widen=2),
+    "relative": lambda: Attending(64, RelativeAttention, widen=2),
     "uniform": lambda: Attending(64, UniformMixing, widen=3),
 }
 
