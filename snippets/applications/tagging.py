@@ -65,6 +65,12 @@ def english_documents() -> list[list[Sentence]]:
     return documents
 
 
+def unseen_elsewhere(parts: list[list[Sentence]]) -> list[Sentence]:
+    """Return the first part without the sentences that the other parts hold, too."""
+    later = {tuple(word for word, _ in s) for part in parts[1:] for s in part}
+    return [s for s in parts[0] if tuple(word for word, _ in s) not in later]
+
+
 # --8<-- [end:corpora]
 
 
@@ -154,21 +160,26 @@ class RelativeAttention(MultiHeadAttention):
         self.ak_7K = nn.Parameter(torch.randn(7, model_size // heads))
         self.av_7K = nn.Parameter(torch.randn(7, model_size // heads))
 
-    def forward(
-        self, x_BTD: Tensor, _: None = None, mask_BTT: Tensor | None = None
-    ) -> Tensor:
-        """Attend within x; returns (B, T, D)."""
+    def attend(self, x_BTD: Tensor, mask_BTT: Tensor, weights: bool = False) -> Tensor:
+        """Return (B, H, T, K), or with `weights` those, (B, H, T, T)."""
         q_BHTK = split_heads(self.to_q(x_BTD), self.heads)
         k_BHTK = split_heads(self.to_k(x_BTD), self.heads)
-        v_BHTK = split_heads(self.to_v(x_BTD), self.heads)
         mask_BHTT = mask_BTT.unsqueeze(1).expand(-1, self.heads, -1, -1)
-        return self.to_out(
-            merge_heads(
-                relative_attend(
-                    q_BHTK, k_BHTK, v_BHTK, self.ak_7K, self.av_7K, mask_BHTT
-                )
+        if weights:  # a value that is one-hot in its position returns its weight
+            T = x_BTD.shape[1]
+            v_BHTT = torch.eye(T).to(x_BTD).expand(mask_BHTT.shape)
+            none_7T = self.av_7K.new_zeros(7, T)
+            return relative_attend(
+                q_BHTK, k_BHTK, v_BHTT, self.ak_7K, none_7T, mask_BHTT
             )
+        v_BHTK = split_heads(self.to_v(x_BTD), self.heads)
+        return relative_attend(
+            q_BHTK, k_BHTK, v_BHTK, self.ak_7K, self.av_7K, mask_BHTT
         )
+
+    def forward(self, x_BTD: Tensor, _: None, mask_BTT: Tensor) -> Tensor:
+        """Attend within x; returns (B, T, D)."""
+        return self.to_out(merge_heads(self.attend(x_BTD, mask_BTT)))
 
 
 class Attending(nn.Module):
@@ -189,6 +200,14 @@ class Attending(nn.Module):
         """Return (B, T, D)."""
         mask_BTT = real_BT.unsqueeze(1).expand(-1, x_BTD.shape[1], -1)
         return self.block(self.placed(x_BTD), mask_BTT)
+
+    def weights(self, x_BTD: Tensor, real_BT: Tensor) -> Tensor:
+        """Return the weights of each head, (B, H, T, T)."""
+        mask_BTT = real_BT.unsqueeze(1).expand(-1, x_BTD.shape[1], -1)
+        x_BTD = self.block.norm(self.placed(x_BTD))
+        if isinstance(self.block.mix, RelativeAttention):
+            return self.block.mix.attend(x_BTD, mask_BTT, weights=True)
+        return weights_of(self.block.mix, x_BTD, mask_BTS=mask_BTT)
 
 
 ENCODERS = {
@@ -370,24 +389,17 @@ def compare(parts: list[list[Sentence]], epochs: int, of: str):
 # --8<-- [start:profile]
 @torch.no_grad()
 def profile(model: Tagger, batches: Batches, reach: int) -> Tensor:
-    """Return each head's mean weight on the word at distance -reach … reach, (H, 2R+1)."""
-    total_HN, count_N = 0.0, 0.0
-    encoder = model.encoder
+    """Return each head's mean weight on the word at distance -reach … reach, (H, N)."""
+    reaches, totals, counts = range(-reach, reach + 1), [], []
     for feature_BT3, _ in batches:
         real_BT = feature_BT3[:, :, 0] != 0
-        x_BTD = encoder.placed(model.embedding(feature_BT3).sum(dim=2))
-        mask_BTT = real_BT.unsqueeze(1).expand(-1, x_BTD.shape[1], -1)
-        weight_BHTT = weights_of(
-            encoder.block.mix, encoder.block.norm(x_BTD), mask_BTS=mask_BTT
-        )
-        pair_BTT = mask_BTT & real_BT.unsqueeze(2)
-        weight_BHTT = weight_BHTT * pair_BTT.unsqueeze(1)
-        reaches = range(-reach, reach + 1)
-        total_HN += torch.stack(
-            [weight_BHTT.diagonal(d, 2, 3).sum((0, 2)) for d in reaches], dim=1
-        )
-        count_N += torch.stack([pair_BTT.diagonal(d, 1, 2).sum() for d in reaches])
-    return total_HN / count_N
+        x_BTD = model.embedding(feature_BT3).sum(dim=2)
+        pair_B1TT = (real_BT.unsqueeze(2) & real_BT.unsqueeze(1)).unsqueeze(1)
+        weight_BHTT = model.encoder.weights(x_BTD, real_BT) * pair_B1TT
+        for sums, each_any in ((totals, weight_BHTT), (counts, pair_B1TT)):
+            parts = [each_any.diagonal(d, 2, 3).sum((0, 2)) for d in reaches]
+            sums.append(torch.stack(parts, dim=1))
+    return sum(totals) / sum(counts)
 
 
 # --8<-- [end:profile]
@@ -406,12 +418,9 @@ if __name__ == "__main__":
         for part in (documents[:10], documents[10:11], documents[11:])
     ]
     for parts in (chinese, english):
-        texts = [{tuple(w for w, _ in sentence) for sentence in part} for part in parts]
-        parts[0] = [
-            s for s in parts[0] if tuple(w for w, _ in s) not in texts[1] | texts[2]
-        ]
-        texts[0] = {tuple(w for w, _ in sentence) for sentence in parts[0]}
-        assert not (texts[0] & texts[1] | texts[0] & texts[2])
+        parts[0] = unseen_elsewhere(parts)
+        texts = [{" ".join(word for word, _ in s) for s in part} for part in parts]
+        assert not texts[0] & (texts[1] | texts[2])
         sizes = [f"{len(part)} ({sum(map(len, part))} words)" for part in parts]
         print(" + ".join(sizes), "sentences;", len(numbering(parts[0])[1]), "tags")
     print(english[0][0][:4])
