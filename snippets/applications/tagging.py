@@ -390,16 +390,17 @@ def compare(parts: list[list[Sentence]], epochs: int, of: str):
 @torch.no_grad()
 def profile(model: Tagger, batches: Batches, reach: int) -> Tensor:
     """Return each head's mean weight on the word at distance -reach … reach, (H, N)."""
-    reaches, totals, counts = range(-reach, reach + 1), [], []
+    total_HN, count_N, reaches = 0.0, 0.0, range(-reach, reach + 1)
     for feature_BT3, _ in batches:
         real_BT = feature_BT3[:, :, 0] != 0
         x_BTD = model.embedding(feature_BT3).sum(dim=2)
-        pair_B1TT = (real_BT.unsqueeze(2) & real_BT.unsqueeze(1)).unsqueeze(1)
-        weight_BHTT = model.encoder.weights(x_BTD, real_BT) * pair_B1TT
-        for sums, each_any in ((totals, weight_BHTT), (counts, pair_B1TT)):
-            parts = [each_any.diagonal(d, 2, 3).sum((0, 2)) for d in reaches]
-            sums.append(torch.stack(parts, dim=1))
-    return sum(totals) / sum(counts)
+        pair_BTT = real_BT.unsqueeze(2) & real_BT.unsqueeze(1)
+        weight_BHTT = model.encoder.weights(x_BTD, real_BT) * pair_BTT.unsqueeze(1)
+        total_HN += torch.stack(
+            [weight_BHTT.diagonal(d, 2, 3).sum((0, 2)) for d in reaches], dim=1
+        )
+        count_N += torch.stack([pair_BTT.diagonal(d, 1, 2).sum() for d in reaches])
+    return total_HN / count_N
 
 
 # --8<-- [end:profile]

@@ -162,8 +162,11 @@ class Classifier(nn.Module):
 @torch.no_grad()
 def accuracy(model: Classifier, batches: Batches) -> float:
     """Return the percentage of texts whose label is right."""
-    right_N = torch.cat([(model(x)[0] > 0) == (y > 0.5) for x, y in batches])
-    return 100 * right_N.float().mean().item()
+    right = total = 0
+    for token_BS, label_B in batches:
+        right += ((model(token_BS)[0] > 0) == (label_B > 0.5)).sum().item()
+        total += len(label_B)
+    return 100 * right / total
 
 
 def train(
@@ -259,16 +262,16 @@ def agreement(model: Classifier, test: Batches) -> tuple[float, float, Tensor]:
     Returns the mean of Kendall's tau, the share of texts in which both name the same
     token first, and weight and change of all those tokens (N, 2).
     """
-    taus, same, pairs = [], [], []
-    rows = [token_S[token_S != 0] for token_BS, _ in test for token_S in token_BS]
-    for token_S in rows[::10]:
+    taus, same, pairs_any = [], [], []
+    rows_any = [token_S[token_S != 0] for token_BS, _ in test for token_S in token_BS]
+    for token_S in rows_any[::10]:
         if len(token_S) < 3:
             continue
         weight_S, change_S = removal(model, token_S)
         taus.append(kendalltau(weight_S.cpu(), change_S.cpu()).statistic)
         same.append((weight_S.argmax() == change_S.argmax()).item())
-        pairs.append(torch.stack((weight_S, change_S), dim=1))
-    return statistics.mean(taus), statistics.mean(same), torch.cat(pairs)
+        pairs_any.append(torch.stack((weight_S, change_S), dim=1))
+    return statistics.mean(taus), statistics.mean(same), torch.cat(pairs_any)
 
 
 @torch.no_grad()
