@@ -83,7 +83,7 @@ def test_split_does_not_leak(chinese, documents):
     """No sentence of training is in the other parts, whichever language."""
     for parts in (
         [chinese[:4000], chinese[-3000:-1500], chinese[-1500:]],
-        [list(chain(*documents[a:b])) for a, b in ((0, 10), (10, 11), (11, 15))],
+        [list(chain(*documents[a:b])) for a, b in ((0, 11), (11, 15))],
     ):
         kept = unseen_elsewhere(parts)
         later = {words_of(s) for part in parts[1:] for s in part}
