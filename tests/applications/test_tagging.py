@@ -212,6 +212,16 @@ def test_relative_attention_sees_distance_only():
     assert largest_error(late, alone) <= 4 * error_budget(alone, alone)
 
 
+def test_weights_of_relative_attention_are_those_it_mixes_with():
+    layer = RelativeAttention(8, 2).double()
+    with torch.no_grad():
+        layer.av_7K.zero_()
+    x, mask = torch.randn(1, 5, 8).double(), torch.ones(1, 5, 5, dtype=torch.bool)
+    mixed = layer.attend(x, mask, weights=True) @ page.split_heads(layer.to_v(x), 2)
+    expected = layer.attend(x, mask)
+    assert largest_error(mixed, expected) <= 4 * error_budget(expected, expected)
+
+
 # ---- measures ----
 
 
