@@ -422,7 +422,7 @@ if __name__ == "__main__":
     for parts in (chinese, english):
         parts[0] = unseen_elsewhere(parts)
         texts = [{" ".join(word for word, _ in s) for s in part} for part in parts]
-        assert not texts[0] & (texts[1] | texts[2])
+        assert not texts[0] & set().union(*texts[1:])
         sizes = [f"{len(part)} ({sum(map(len, part))} words)" for part in parts]
         print(" + ".join(sizes), "sentences;", len(numbering(parts[0])[1]), "tags")
     print(english[0][0][:4])

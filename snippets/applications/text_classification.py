@@ -334,6 +334,12 @@ if __name__ == "__main__":
             agreed[language, name] = [agreement(m, test) for m in runs[name].models]
             for tau, same, _ in agreed[language, name]:
                 print(f"  {name}: tau {tau:+.2f}, same token first {same:.0%}")
+    alone, mixed = (
+        agreed["English", "attention"],
+        agreed["English", "block + attention"],
+    )
+    assert min(tau for tau, _, _ in alone) > max(tau for tau, _, _ in mixed)
+    assert min(same for _, same, _ in alone) > max(same for _, same, _ in mixed)
     # --8<-- [end:weights]
 
     # --8<-- [start:figure]
