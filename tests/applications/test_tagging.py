@@ -157,7 +157,6 @@ def test_loss_goes_down(encoder, documents):
     assert losses[-1] < 0.5 * losses[0]
 
 
-# --8<-- [start:order]
 def test_equal_weights_lose_the_order_but_for_a_trace():
     """Two other words change places: does the first word's answer change?"""
     here_1T3 = torch.randint(1, 30, (1, 6, 3))
@@ -172,9 +171,6 @@ def test_equal_weights_lose_the_order_but_for_a_trace():
             model.encoder.block.norm = torch.nn.Identity()
         change_E = model(here_1T3)[0, 0] - model(swapped_1T3)[0, 0]
         assert bool(change_E.abs().max() > 1e-9) == notices
-
-
-# --8<-- [end:order]
 
 
 def test_attention_of_the_lstm_is_used():
