@@ -3,6 +3,7 @@
 # --8<-- [start:imports]
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 
@@ -17,11 +18,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
+    Runs,
     in_short,
+    parted,
     plot_losses,
     race,
     schedule,
     show,
+    spread,
     table,
 )
 from snippets.foundations.additive import AdditiveAttention
@@ -356,35 +360,38 @@ def linear_window(
 
 
 # --8<-- [start:compare]
-def compare(parts: list[list[Sentence]], epochs: int, of: str):
-    """Race the four taggers, print them and the plain ones on the last part."""
+def compare(
+    parts: list[list[Sentence]], epochs: int, of: str
+) -> tuple[dict[str, Runs], Callable[[Tagger], float], Batches]:
+    """Race the taggers, print them and the plain ones on the last part.
+
+    Returns the runs, what scores a tagger, and the batches that it was scored on.
+    """
     training, test = parts[0], sorted(parts[-1], key=len)
     number_of, tag_of = numbering(training)
-    batches, unseen = (
-        make_batches(part, number_of, tag_of) for part in (training, test)
-    )
+    batches = make_batches(training, number_of, tag_of)
+    unseen = make_batches(test, number_of, tag_of)
     gold = [[tag for _, tag in sentence] for sentence in test]
+    sizes = len(number_of) + 2, len(tag_of)
+
+    def score(model: Tagger) -> float:
+        return accuracy(gold, answers(model, unseen, tag_of))
+
     runs = race(
-        {
-            encoder: partial(Tagger, len(number_of) + 2, len(tag_of), encoder)
-            for encoder in ENCODERS
-        },
+        {encoder: partial(Tagger, *sizes, encoder) for encoder in ENCODERS},
         lambda model: train(model, batches, epochs),
-        lambda model: accuracy(gold, answers(model, unseen, tag_of)),
+        score,
     )
     table(runs, "% parts of speech right", 1)
-    names = {
-        encoder: [name_f1(gold, answers(m, unseen, tag_of)) for m in each.models]
-        for encoder, each in runs.items()
-    }
-    for encoder, scores in names.items():
-        print(f"F1 of names, {encoder}: {show(scores, 1)}")
+    for encoder, each in runs.items():
+        names = [name_f1(gold, answers(m, unseen, tag_of)) for m in each.models]
+        print(f"F1 of names, {encoder}: {show(names, 1)}")
     for plain in (most_frequent, linear_window):
         found = plain(training, test)
-        score = accuracy(gold, found)
-        print(f"{plain.__name__}: {score:.1f}, F1 of names {name_f1(gold, found):.1f}")
-    in_short(runs["BiLSTM"], runs["BiLSTM + attention"], score, 1, of)
-    return runs, names, unseen
+        right = accuracy(gold, found)
+        print(f"{plain.__name__}: {right:.1f}, F1 of names {name_f1(gold, found):.1f}")
+    in_short(runs["BiLSTM"], runs["BiLSTM + attention"], right, 1, of)
+    return runs, score, unseen
 
 
 # --8<-- [end:compare]
@@ -429,7 +436,12 @@ if __name__ == "__main__":
     # --8<-- [end:load]
 
     # --8<-- [start:chinese]
-    runs, names, test = compare(chinese, schedule(3, 6), "zh")
+    runs, score, unseen = compare(chinese, schedule(3, 6), "zh")
+    mean = {encoder: spread(each.scores)[0] for encoder, each in runs.items()}
+    assert abs(mean["BiLSTM + attention"] - mean["BiLSTM"]) < 1
+    assert abs(mean["transformer"] - mean["uniform"]) < 1
+    assert parted(runs["relative"].scores, runs["transformer"].scores)
+    assert parted(runs["BiLSTM"].scores, runs["relative"].scores)
     # --8<-- [end:chinese]
 
     # --8<-- [start:losses]
@@ -437,17 +449,29 @@ if __name__ == "__main__":
     # --8<-- [end:losses]
 
     # --8<-- [start:english]
-    small, _, _ = compare(english, schedule(10, 10), "en")
+    compare(english, schedule(10, 10), "en")
     # --8<-- [end:english]
 
     # --8<-- [start:distances]
-    reach = 5
-    weight_HN = profile(runs["transformer"].models[0], test, reach)
-    for head, weights in enumerate(weight_HN.tolist()):
-        plt.plot(range(-reach, reach + 1), weights, "o-", label=f"head {head}")
-        print(head, [f"{w:.2f}" for w in weights])
-    plt.xlabel("distance of the word looked at")
-    plt.ylabel("mean weight")
-    plt.legend()
+    _, axes = plt.subplots(1, 2, sharey=True)
+    highest = {}
+    for axis, encoder in zip(axes, ("transformer", "relative"), strict=True):
+        weight_HN = profile(runs[encoder].models[0], unseen, reach=5)
+        axis.plot(range(-5, 6), weight_HN.T.tolist(), "o-")
+        axis.set(title=encoder, xlabel="distance of the word", ylabel="mean weight")
+        highest[encoder] = weight_HN.max().item()
+    plt.tight_layout()
     plt.show()
+    print({encoder: f"{weight:.2f}" for encoder, weight in highest.items()})
     # --8<-- [end:distances]
+
+    # --8<-- [start:equal]
+    for model, learned in zip(
+        runs["BiLSTM + attention"].models,
+        runs["BiLSTM + attention"].scores,
+        strict=True,
+    ):
+        with torch.no_grad():
+            model.encoder.attention.energy.weight.zero_()  # all scores 0: equal weights
+        print(f"learned weights {learned:.1f} %, equal ones {score(model):.1f} %")
+    # --8<-- [end:equal]

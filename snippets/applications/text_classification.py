@@ -343,7 +343,7 @@ if __name__ == "__main__":
     # --8<-- [end:weights]
 
     # --8<-- [start:figure]
-    _, axes = plt.subplots(1, 2, sharey=True)
+    _, axes = plt.subplots(1, 2, sharex=True, sharey=True)
     for axis, name in zip(axes, ("attention", "block + attention"), strict=True):
         pair_N2 = agreed["English", name][0][2][:300].cpu()
         axis.loglog(*pair_N2.T.tolist(), ".", alpha=0.4)
