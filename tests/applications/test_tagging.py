@@ -323,3 +323,22 @@ def test_profile_equals_a_naive_loop(encoder, documents):
                     count[s - t] += 1
     expected = torch.stack([total[d] / count[d] for d in range(-2, 3)], dim=1)
     assert torch.allclose(profile(model, batches, 2), expected, atol=1e-6)
+
+
+def test_compare_is_a_fair_race(documents, monkeypatch, capsys):
+    """The same batches and epochs for every encoder; scored on the last part."""
+    parts = [list(chain(*documents[:2])), list(chain(*documents[2:4]))]
+    given_to = []
+    monkeypatch.setattr(
+        page, "train", lambda model, *rest: given_to.append(rest) or [1.0]
+    )
+    runs, score, unseen = page.compare(parts, 7, "en")
+    assert list(runs) == list(ENCODERS)
+    assert len(given_to) == 3 * len(ENCODERS)
+    assert all(rest[0] is given_to[0][0] for rest in given_to)
+    assert {rest[1] for rest in given_to} == {7}
+    words = sum(int((x[:, :, 0] != 0).sum()) for x, _ in unseen)
+    assert words == sum(map(len, parts[1]))
+    model = runs["uniform"].models[0]
+    assert runs["uniform"].scores[0] == score(model)
+    assert "linear_window" in capsys.readouterr().out
