@@ -246,7 +246,6 @@ def test_removal_equals_reading_each_shorter_text(block):
     assert torch.equal(weight_S, weights[0])
 
 
-# --8<-- [start:closed-form]
 def test_without_a_block_removal_has_a_closed_form():
     """The change is α / (1 - α) times the distance of the token's own score."""
     model = Classifier(50, 8, attention=True).double()
@@ -256,9 +255,6 @@ def test_without_a_block_removal_has_a_closed_form():
     score_1, _ = model(token_S.unsqueeze(0))
     expected_S = weight_S / (1 - weight_S) * (own_S - score_1).abs()
     assert torch.allclose(change_S, expected_S)
-
-
-# --8<-- [end:closed-form]
 
 
 def test_agreement_equals_a_naive_loop(movies):
