@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -202,7 +203,7 @@ if __name__ == "__main__":
     ):
         plain.fit(pixel_ND[learn], answer_N[learn])
         right = plain.score(pixel_ND[test], answer_N[test])
-        print(f"{type(plain).__name__:20} {right:.3f}")
+        print(f"{type(plain).__name__:20} {right:.3f}")  # the last is the best
     # --8<-- [end:baselines]
 
     # --8<-- [start:race]
@@ -213,6 +214,12 @@ if __name__ == "__main__":
         lambda model: accuracy(model, digit_NXY[test], label_N[test]),
     )
     table(results, "accuracy")
+    for of, pair in {
+        "vit": ("ViT, uniform", "ViT"),
+        "se": ("CNN", "CNN + SE"),
+        "cbam": ("CNN", "CNN + CBAM"),
+    }.items():
+        in_short(*(results[name] for name in pair), right, of=of)
     counts = [runs.parameters for runs in results.values()]
     assert max(counts) < 1.02 * min(counts)
     # --8<-- [end:race]

@@ -23,6 +23,7 @@ from snippets.applications.nuclei import (
     tiles,
 )
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -355,6 +356,7 @@ if __name__ == "__main__":
         lambda model: judge(detect(model, test_BCC), truth["test"])["AP50"],
     )
     table(results, "AP50")
+    in_short(results["MLP"], results["queries"], plain["AP50"])
     scores = {name: runs.scores for name, runs in results.items()}
     print("queries, apart: intervals part:", parted(scores["queries"], scores["apart"]))
     assert parted(scores["queries"], scores["MLP"])

@@ -27,6 +27,7 @@ from snippets.applications.nuclei import (
     tiles,
 )
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -250,6 +251,8 @@ if __name__ == "__main__":
         lambda model: iou_and_dice(model(view_BCC) > 0, truth_BCC)[0],
     )
     table(results, "IoU")
+    in_short(results["pointwise"], results["non-local"], plain[0], of="nonlocal")
+    in_short(results["pointwise"], results["axial"], plain[0], of="axial")
     means = {name: spread(runs.scores)[0] for name, runs in results.items()}
     assert max(means.values()) - min(means.values()) < 0.02
     assert min(means.values()) > plain[0] + 0.02

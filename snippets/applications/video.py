@@ -20,6 +20,7 @@ from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -266,12 +267,13 @@ if __name__ == "__main__":
     # --8<-- [end:data]
 
     # --8<-- [start:baselines]
+    plain_scores = {}
     seen_any, answer_any = make_clips(learn_any, 1000, generator)
     for name, feature in FEATURES.items():
         plain = LogisticRegression(max_iter=300)
         plain.fit(feature(seen_any).cpu(), answer_any.cpu())
-        right = plain.score(feature(clip_BTXY).cpu(), label_B.cpu())
-        print(f"{name:22} {right:.3f}")
+        plain_scores[name] = plain.score(feature(clip_BTXY).cpu(), label_B.cpu())
+        print(f"{name:22} {plain_scores[name]:.3f}")
     # --8<-- [end:baselines]
 
     # --8<-- [start:race]
@@ -281,6 +283,8 @@ if __name__ == "__main__":
         lambda model: accuracy(model, clip_BTXY, label_B),
     )
     table(results, "accuracy")
+    best = max(plain_scores.values())
+    in_short(results["pooled frames"], results["divided"], best)
     counts = [runs.parameters for runs in results.values()]
     assert max(counts) < 1.08 * min(counts)
     score = {name: runs.scores for name, runs in results.items()}
