@@ -463,6 +463,7 @@ if __name__ == "__main__":
     plt.tight_layout()
     plt.show()
     print({encoder: f"{weight:.2f}" for encoder, weight in highest.items()})
+    assert highest["relative"] > 2 * highest["transformer"]
     # --8<-- [end:distances]
 
     # --8<-- [start:equal]
