@@ -47,7 +47,7 @@ KEYS = {
         ALWAYS | {"tags", "sources", "packages"},
         MAY | {"time_limit"},
     ),
-    "plain": (ALWAYS, MAY),
+    "plain": (ALWAYS, MAY | {"packages"}),
 }
 HEADINGS = {
     "implementation": [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.encoder import Encoder, filled
+from snippets.applications.encoder import Encoder, batch_of, filled, load_minilm
 from snippets.applications.package_data import package_file
 
 
@@ -115,3 +115,22 @@ def load_e5() -> tuple[Encoder, Tokenizer]:
 
 
 # --8<-- [end:e5]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:close]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    texts = ["The cat sleeps on the mat.", "猫睡在垫子上。", "The train is late."]
+    for name, (model, tokenizer) in {"MiniLM": load_minilm(), "e5": load_e5()}.items():
+        token_BT, keep_BT, kind_BT = batch_of(tokenizer, texts)
+        with torch.no_grad():
+            state_BTD = model(token_BT, keep_BT, kind_BT)
+        mean_BD = (state_BTD * keep_BT.unsqueeze(2)).sum(1) / keep_BT.sum(
+            1, keepdim=True
+        )
+        mean_BD = mean_BD / mean_BD.norm(dim=1, keepdim=True)
+        close_BB = mean_BD @ mean_BD.T
+        print(f"{name}: translation {close_BB[0, 1]:.2f}, another {close_BB[0, 2]:.2f}")
+    assert close_BB[0, 1] > close_BB[0, 2]
+    # --8<-- [end:close]

