@@ -4,6 +4,8 @@
 import io
 import random
 import re
+from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 import emoji
@@ -21,13 +23,10 @@ from torch import Tensor, nn
 from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.package_data import package_files
 from snippets.applications.races import (
-    Runs,
-    parted,
     plot_losses,
     race,
     schedule,
     show,
-    spread,
     table,
 )
 from snippets.transformer.multi_head import MultiHeadAttention
@@ -228,14 +227,13 @@ def train(
     picture_N3XY: Tensor,
     words_N8: list[Tensor],
     steps: int,
-    rate: float = 5e-3,
 ) -> list[float]:
     """Train in place: each picture's own names must win within the batch, and back.
 
     `words_N8` holds a tensor per language. Returns the loss of every step.
     """
-    adam = torch.optim.AdamW(pair.parameters(), lr=rate, weight_decay=0.1)
-    pace = torch.optim.lr_scheduler.OneCycleLR(adam, rate, total_steps=steps)
+    adam = torch.optim.AdamW(pair.parameters(), lr=1e-2, weight_decay=0.1)
+    pace = torch.optim.lr_scheduler.OneCycleLR(adam, 1e-2, total_steps=steps)
     losses, order_any = [], torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         if len(order_any) < 128:
@@ -272,22 +270,23 @@ def recall(rank_B: Tensor, k: int) -> float:
 
 # --8<-- [start:measure]
 @torch.no_grad()
-def search(pair: Pair, word_N8: Tensor, picture_N3XY: Tensor, side_B: Tensor) -> Tensor:
-    """Return the rank (B) of each name's own picture among all pictures of an artist."""
-    return ranks(pair.read(word_N8[side_B]), pair.see(picture_N3XY), side_B)
+def search(pair: Pair, word_B8: Tensor, picture_B3XY: Tensor) -> Tensor:
+    """Return the rank (B) of each name's own picture among these pictures."""
+    right_B = torch.arange(len(word_B8))
+    return ranks(pair.read(word_B8), pair.see(picture_B3XY), right_B)
 
 
 def look_up(known_N3XY: Tensor, other_N3XY: Tensor) -> tuple[Tensor, Tensor]:
     """Return histograms of gradients (N, R) of both artists, each less its mean."""
-    features = []
+    features_NR = []
     for picture_N3XY in (known_N3XY, other_N3XY):
         rows = [
             hog(image, pixels_per_cell=(8, 8), cells_per_block=(1, 1), channel_axis=0)
             for image in picture_N3XY.cpu().numpy()
         ]
         hog_NR = torch.tensor(np.stack(rows), dtype=torch.float32)
-        features.append(F.normalize(hog_NR - hog_NR.mean(0), dim=1))
-    return tuple(features)
+        features_NR.append(F.normalize(hog_NR - hog_NR.mean(0), dim=1))
+    return tuple(features_NR)
 
 
 # --8<-- [end:measure]
@@ -339,24 +338,111 @@ if __name__ == "__main__":
 
     # --8<-- [start:race]
     D, size = 48, 2 + len(vocabulary)
+    openmoji_N3XY, twemoji_N3XY = picture.values()
     seen_B, held_B = torch.tensor(training), torch.tensor(held)
-    mixers = {"attention": MultiHeadAttention, "mean": UniformMixing}
-    makers = {
-        name: lambda mixer=mixer: Pair(size, Tower(D, 16, mixer), Tower(D, 8, mixer), D)
-        for name, mixer in mixers.items()
+    towers = {
+        "attention": lambda places: Tower(D, places, MultiHeadAttention),
+        "mean": lambda places: Tower(D, places, UniformMixing),
+        "flat": lambda places: FlatTower(D, places, 45),
     }
-    makers["flat picture"] = lambda: Pair(
-        size, FlatTower(D, 16, 45), Tower(D, 8, UniformMixing), D
-    )
+    makers = {
+        f"{one}, {two}": lambda one=one, two=two: Pair(
+            size, towers[one](16), towers[two](8), D
+        )
+        for one, two in (
+            ("attention", "attention"),
+            ("mean", "mean"),
+            ("flat", "mean"),
+            ("flat", "attention"),
+        )
+    }
     results = race(
         makers,
         lambda pair: train(
             pair,
-            picture["OpenMoji"][seen_B],
+            openmoji_N3XY[seen_B],
             [word_N8[seen_B] for word_N8 in words.values()],
-            schedule(250, 1500),
+            schedule(200, 1500),
         ),
-        lambda pair: recall(search(pair, words["zh"], picture["Twemoji"], seen_B), 10),
+        lambda pair: recall(
+            search(pair, words["zh"][seen_B], twemoji_N3XY[seen_B]), 10
+        ),
     )
     table(results, "R@10, Chinese name → Twemoji")
     # --8<-- [end:race]
+
+    # --8<-- [start:losses]
+    plot_losses(results)
+    # --8<-- [end:losses]
+
+    # --8<-- [start:recalls]
+    known_NR, other_NR = look_up(openmoji_N3XY[seen_B], twemoji_N3XY[seen_B])
+    rank_B = ranks(known_NR, other_NR, torch.arange(len(seen_B)))
+    plain = [100 * recall(rank_B, k) for k in (1, 10)]
+    print("R@1 and R@10 in percent")
+    print(
+        f"look the name up, nearest Twemoji by gradients: {plain[0]:.1f}, {plain[1]:.1f}"
+    )
+    scores = {}
+    for side, side_B in (("seen", seen_B), ("held out", held_B)):
+        for artist, picture_N3XY in picture.items():
+            chance = 100 / len(side_B)
+            print(f"{side} names, {artist}, chance {chance:.1f}, {10 * chance:.1f}")
+            for name, language in product(results, words):
+                rank_any = torch.stack(
+                    [
+                        search(pair, words[language][side_B], picture_N3XY[side_B])
+                        for pair in results[name].models
+                    ]
+                )
+                for k in (1, 10):
+                    scores[name, language, side, artist, k] = [
+                        100 * recall(rank_B, k) for rank_B in rank_any
+                    ]
+                row = (
+                    show(scores[name, language, side, artist, k], 1) for k in (1, 10)
+                )
+                print(f"  {name:20} {language} ", *row, sep="  ")
+    # --8<-- [end:recalls]
+
+    # --8<-- [start:weights-figure]
+    pair = results["attention, attention"].models[0]
+    chosen = [codes.index(code) for code in ("1f98c", "1f680", "1f34e", "1f697")]
+    _, axes = plt.subplots(2, 8)
+    for row, picture_N3XY in enumerate(picture.values()):
+        token_BSD, mask_BS = pair.patches(picture_N3XY[chosen])
+        with torch.no_grad():
+            gathered = pair.picture.mixed(token_BSD, mask_BS)
+            weight_BHTS = weights_of(pair.picture.gather, *gathered)
+        weight_BXY = weight_BHTS.mean(1).unflatten(2, (4, 4)).squeeze(1)
+        for n, number in enumerate(chosen):
+            image_XY3 = picture_N3XY[number].permute(1, 2, 0)
+            axes[row, 2 * n].imshow(image_XY3.cpu().numpy())
+            axes[row, 2 * n + 1].imshow(weight_BXY[n].cpu(), vmin=0, vmax=0.25)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    plt.show()
+    # --8<-- [end:weights-figure]
+
+    # --8<-- [start:interventions]
+    ink_NS = F.avg_pool2d(1 - openmoji_N3XY.mean(1), 8).flatten(1)
+    task = words["zh"][seen_B], openmoji_N3XY[seen_B]
+    for number, pair in enumerate(results["attention, attention"].models):
+        with torch.no_grad():
+            gathered = pair.picture.mixed(*pair.patches(openmoji_N3XY))
+            weight_NS = weights_of(pair.picture.gather, *gathered).mean(1).squeeze(1)
+        pairs_2N = torch.stack((weight_NS.flatten(), ink_NS.flatten()))
+        print(
+            f"seed {number}: weight and ink correlate at {pairs_2N.corrcoef()[0, 1]:.2f}"
+        )
+        for side in ("picture", "name"):
+            equal = deepcopy(pair)
+            tower = getattr(equal, side)
+            for layer in (tower.block.mix, tower.gather):
+                for part in layer.to_q.parameters():
+                    part.data.zero_()
+            before, after = (100 * recall(search(p, *task), 10) for p in (pair, equal))
+            print(
+                f"  equal weights in the {side} tower: R@10 {before:.0f} → {after:.0f}"
+            )
+    # --8<-- [end:interventions]
