@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.package_data import package_files
 from snippets.applications.races import (
+    parted,
     plot_losses,
     race,
     schedule,
@@ -49,8 +50,7 @@ ARTISTS = {  # requirement, files, SHA-256 of all of them
 def read_names() -> dict[str, tuple[str, str]]:
     """Return code point in hexadecimal → English and Chinese name, in a fixed order.
 
-    Only emoji of one code point: without flags, keycaps, skin tones and the many
-    variants such as "woman cook", "man cook".
+    Only emoji of one code point: no flags, keycaps, skin tones or combinations.
     """
     emoji.config.load_language("zh")
     names = {}
@@ -64,27 +64,20 @@ def read_names() -> dict[str, tuple[str, str]]:
 
 def find_pictures(artist: str) -> dict[str, Path]:
     """Return code point in hexadecimal → file of one artist."""
-    return {
-        path.stem.lower().removesuffix("-fe0f").lstrip("0"): path
-        for path in package_files(*ARTISTS[artist])
-    }
+    paths = package_files(*ARTISTS[artist])
+    stems = (path.stem.lower().removesuffix("-fe0f").lstrip("0") for path in paths)
+    return dict(zip(stems, paths, strict=True))
 
 
 def draw(paths: list[Path], size: int = 32) -> Tensor:
     """Return the pictures on white, between 0 and 1: (N, 3, X, Y)."""
-    pictures = []
+    shape = {"width": size, "height": size, "background": "white"}
+    rows = []
     for path in paths:
-        png = resvg_py.svg_to_bytes(
-            svg_path=str(path),
-            width=size,
-            height=size,
-            background="white",
-            skip_system_fonts=True,
-        )
-        picture = Image.open(io.BytesIO(png)).convert("RGB").resize((size, size))
-        pictures.append(np.asarray(picture))
-    picture_NXY3 = torch.tensor(np.stack(pictures), dtype=torch.float32) / 255
-    return picture_NXY3.permute(0, 3, 1, 2)
+        png = resvg_py.svg_to_bytes(svg_path=str(path), skip_system_fonts=True, **shape)
+        picture = Image.open(io.BytesIO(png)).convert("RGB")
+        rows.append(np.asarray(picture.resize((size, size)), np.float32) / 255)
+    return torch.tensor(np.stack(rows)).permute(0, 3, 1, 2)
 
 
 # --8<-- [end:pictures]
@@ -97,10 +90,7 @@ def head_noun(english: str) -> str:
 
 
 def split(english: list[str], share: float = 0.15) -> tuple[list[int], list[int]]:
-    """Return the numbers of the names to train on and of those held out.
-
-    All names with the same last word go to the same side.
-    """
+    """Return the numbers of names to train on and held out: by last word."""
     nouns = sorted({head_noun(name) for name in english})
     random.Random(0).shuffle(nouns)
     held = set(nouns[: round(share * len(nouns))])
@@ -134,8 +124,7 @@ class Tower(nn.Module):
     def __init__(self, D: int, places: int, mixer: type[nn.Module]) -> None:
         """Take the model size, the number of places and what mixes."""
         super().__init__()
-        # `UniformMixing` has two matrices less, twice: a wider MLP makes up for them.
-        widen = 4 if mixer is MultiHeadAttention else 6
+        widen = 4 if mixer is MultiHeadAttention else 6  # for two matrices less
         self.place_SD = nn.Parameter(torch.randn(places, D) * 0.3)
         self.block = Block(D, 4, mixer=mixer, widen=widen)
         self.query_1D = nn.Parameter(torch.randn(1, D) * 0.3)
@@ -198,13 +187,11 @@ class Pair(nn.Module):
 
     def see(self, picture_B3XY: Tensor) -> Tensor:
         """Return the vectors (B, 64) of pictures, of length 1."""
-        seen_BD = self.picture(*self.patches(picture_B3XY))
-        return F.normalize(self.out[0](seen_BD), dim=1)
+        return F.normalize(self.out[0](self.picture(*self.patches(picture_B3XY))))
 
     def read(self, word_BS: Tensor) -> Tensor:
         """Return the vectors (B, 64) of names, of length 1."""
-        read_BD = self.name(self.word(word_BS), word_BS > 0)
-        return F.normalize(self.out[1](read_BD), dim=1)
+        return F.normalize(self.out[1](self.name(self.word(word_BS), word_BS > 0)))
 
 
 # --8<-- [end:towers]
@@ -308,38 +295,31 @@ if __name__ == "__main__":
     for number in training:
         for word in words_of(english[number]) + words_of(chinese[number]):
             vocabulary.setdefault(word, 2 + len(vocabulary))
-    words = {
-        "en": encode(english, vocabulary),
-        "zh": encode(chinese, vocabulary),
-    }
-    assert not {head_noun(english[n]) for n in training} & {
-        head_noun(english[n]) for n in held
-    }
+    words = {"en": encode(english, vocabulary), "zh": encode(chinese, vocabulary)}
+    nouns = [{head_noun(english[n]) for n in side} for side in (training, held)]
+    assert not nouns[0] & nouns[1]
     print("OpenMoji: openmoji.org, CC BY-SA 4.0")
     print("Twemoji: Twitter, Inc. and other contributors, CC BY 4.0")
-    print(f"{len(codes)} emoji with two pictures and two names: train on the OpenMoji")
     print(
-        f"pictures of {len(training)}, hold out {len(held)} names; {len(vocabulary)} words"
+        f"{len(codes)} emoji: {len(training)} to train on, {len(held)} held out by name"
     )
+    print(f"{len(vocabulary)} words; such as {names['1f98c']}")
     # --8<-- [end:data]
 
     # --8<-- [start:look]
-    _, axes = plt.subplots(2, 6)
-    for column, code in enumerate(
-        ("1f98c", "1f680", "1f34e", "1f3e0", "1f622", "1f697")
-    ):
-        for row, artist in enumerate(ARTISTS):
-            image_XY3 = picture[artist][codes.index(code)].permute(1, 2, 0)
-            axes[row, column].imshow(image_XY3.cpu().numpy())
-            axes[row, column].set(xticks=[], yticks=[])
-        axes[0, column].set_title(names[code][0])
+    chosen = [codes.index(code) for code in ("1f98c", "1f680", "1f34e", "1f697")]
+    _, axes = plt.subplots(2, 4)
+    for line, picture_N3XY in zip(axes, picture.values(), strict=True):
+        for axis, number in zip(line, chosen, strict=True):
+            axis.imshow(picture_N3XY[number].permute(1, 2, 0).cpu().numpy())
+            axis.set(xticks=[], yticks=[], title=english[number])
     plt.show()
     # --8<-- [end:look]
 
     # --8<-- [start:race]
     D, size = 48, 2 + len(vocabulary)
     openmoji_N3XY, twemoji_N3XY = picture.values()
-    seen_B, held_B = torch.tensor(training), torch.tensor(held)
+    seen_any, held_any = torch.tensor(training), torch.tensor(held)
     towers = {
         "attention": lambda places: Tower(D, places, MultiHeadAttention),
         "mean": lambda places: Tower(D, places, UniformMixing),
@@ -360,12 +340,12 @@ if __name__ == "__main__":
         makers,
         lambda pair: train(
             pair,
-            openmoji_N3XY[seen_B],
-            [word_N8[seen_B] for word_N8 in words.values()],
+            openmoji_N3XY[seen_any],
+            [word_N8[seen_any] for word_N8 in words.values()],
             schedule(200, 1500),
         ),
         lambda pair: recall(
-            search(pair, words["zh"][seen_B], twemoji_N3XY[seen_B]), 10
+            search(pair, words["zh"][seen_any], twemoji_N3XY[seen_any]), 10
         ),
     )
     table(results, "R@10, Chinese name → Twemoji")
@@ -376,73 +356,63 @@ if __name__ == "__main__":
     # --8<-- [end:losses]
 
     # --8<-- [start:recalls]
-    known_NR, other_NR = look_up(openmoji_N3XY[seen_B], twemoji_N3XY[seen_B])
-    rank_B = ranks(known_NR, other_NR, torch.arange(len(seen_B)))
-    plain = [100 * recall(rank_B, k) for k in (1, 10)]
-    print("R@1 and R@10 in percent")
-    print(
-        f"look the name up, nearest Twemoji by gradients: {plain[0]:.1f}, {plain[1]:.1f}"
-    )
+    known_any, other_any = look_up(openmoji_N3XY[seen_any], twemoji_N3XY[seen_any])
+    rank_any = ranks(known_any, other_any, torch.arange(len(seen_any)))
+    plain = [100 * recall(rank_any, k) for k in (1, 10)]
+    print(f"look up, then nearest Twemoji by gradients: {plain[0]:.1f}, {plain[1]:.1f}")
+    print(f"{'percent':22}", *(f"{w} R@{k}".ljust(11) for w in words for k in (1, 10)))
     scores = {}
-    for side, side_B in (("seen", seen_B), ("held out", held_B)):
+    for side, side_any in (("seen", seen_any), ("held out", held_any)):
         for artist, picture_N3XY in picture.items():
-            chance = 100 / len(side_B)
-            print(f"{side} names, {artist}, chance {chance:.1f}, {10 * chance:.1f}")
-            for name, language in product(results, words):
-                rank_any = torch.stack(
-                    [
-                        search(pair, words[language][side_B], picture_N3XY[side_B])
-                        for pair in results[name].models
-                    ]
-                )
-                for k in (1, 10):
-                    scores[name, language, side, artist, k] = [
-                        100 * recall(rank_B, k) for rank_B in rank_any
-                    ]
-                row = (
-                    show(scores[name, language, side, artist, k], 1) for k in (1, 10)
-                )
-                print(f"  {name:20} {language} ", *row, sep="  ")
+            chance = 100 / len(side_any)
+            print(f"{side}, {artist}: chance {chance:.1f} and {10 * chance:.1f}")
+            for name, runs in results.items():
+                row = []
+                for language, word_N8 in words.items():
+                    task_any = word_N8[side_any], picture_N3XY[side_any]
+                    found_any = [search(pair, *task_any) for pair in runs.models]
+                    for k in (1, 10):
+                        values = [100 * recall(rank_any, k) for rank_any in found_any]
+                        scores[name, language, side, artist, k] = values
+                        row.append(show(values, 1).ljust(11))
+                print(f"  {name:20}", *row)
+    zh = {
+        (name, artist): scores[name, "zh", "seen", artist, 10]
+        for name, artist in product(results, ARTISTS)
+    }
+    for artist in ARTISTS:
+        assert parted(zh["flat, mean", artist], zh["attention, attention", artist])
+    assert parted(zh["flat, attention", "OpenMoji"], zh["flat, mean", "OpenMoji"])
+    assert all(max(zh[name, "Twemoji"]) < plain[1] for name in results)
     # --8<-- [end:recalls]
 
     # --8<-- [start:weights-figure]
     pair = results["attention, attention"].models[0]
-    chosen = [codes.index(code) for code in ("1f98c", "1f680", "1f34e", "1f697")]
     _, axes = plt.subplots(2, 8)
-    for row, picture_N3XY in enumerate(picture.values()):
-        token_BSD, mask_BS = pair.patches(picture_N3XY[chosen])
+    for line, picture_N3XY in zip(axes, picture.values(), strict=True):
+        patches_any = pair.patches(picture_N3XY[chosen])
         with torch.no_grad():
-            gathered = pair.picture.mixed(token_BSD, mask_BS)
-            weight_BHTS = weights_of(pair.picture.gather, *gathered)
-        weight_BXY = weight_BHTS.mean(1).unflatten(2, (4, 4)).squeeze(1)
+            gathered_any = pair.picture.mixed(*patches_any)
+            weight_any = weights_of(pair.picture.gather, *gathered_any).mean(1)
         for n, number in enumerate(chosen):
-            image_XY3 = picture_N3XY[number].permute(1, 2, 0)
-            axes[row, 2 * n].imshow(image_XY3.cpu().numpy())
-            axes[row, 2 * n + 1].imshow(weight_BXY[n].cpu(), vmin=0, vmax=0.25)
+            line[2 * n].imshow(picture_N3XY[number].permute(1, 2, 0).cpu().numpy())
+            line[2 * n + 1].imshow(weight_any[n].view(4, 4).cpu(), vmin=0, vmax=0.25)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     plt.show()
     # --8<-- [end:weights-figure]
 
     # --8<-- [start:interventions]
-    ink_NS = F.avg_pool2d(1 - openmoji_N3XY.mean(1), 8).flatten(1)
-    task = words["zh"][seen_B], openmoji_N3XY[seen_B]
-    for number, pair in enumerate(results["attention, attention"].models):
-        with torch.no_grad():
-            gathered = pair.picture.mixed(*pair.patches(openmoji_N3XY))
-            weight_NS = weights_of(pair.picture.gather, *gathered).mean(1).squeeze(1)
-        pairs_2N = torch.stack((weight_NS.flatten(), ink_NS.flatten()))
-        print(
-            f"seed {number}: weight and ink correlate at {pairs_2N.corrcoef()[0, 1]:.2f}"
-        )
-        for side in ("picture", "name"):
+    changes = {}
+    for pair in results["attention, attention"].models:
+        for side in ("picture", "name", "neither"):
             equal = deepcopy(pair)
-            tower = getattr(equal, side)
-            for layer in (tower.block.mix, tower.gather):
-                for part in layer.to_q.parameters():
-                    part.data.zero_()
-            before, after = (100 * recall(search(p, *task), 10) for p in (pair, equal))
-            print(
-                f"  equal weights in the {side} tower: R@10 {before:.0f} → {after:.0f}"
-            )
+            tower = getattr(equal, side, None)
+            for layer in (tower.block.mix, tower.gather) if tower else ():
+                for part_any in layer.to_q.parameters():
+                    part_any.data.zero_()  # all scores 0
+            rank_any = search(equal, words["zh"][seen_any], openmoji_N3XY[seen_any])
+            changes.setdefault(side, []).append(100 * recall(rank_any, 10))
+    for side, values in changes.items():
+        print(f"equal weights in {side:8} zh, OpenMoji, R@10 {show(values, 1)}")
     # --8<-- [end:interventions]

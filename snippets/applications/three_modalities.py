@@ -3,7 +3,7 @@
 # --8<-- [start:imports]
 import ctypes
 from copy import deepcopy
-from itertools import product
+from itertools import compress, product
 
 import matplotlib.pyplot as plt
 import torch
@@ -17,6 +17,7 @@ from snippets.applications.blocks import Block, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
+    parted,
     plot_losses,
     race,
     schedule,
@@ -36,14 +37,14 @@ class Speaker:
     """The library eSpeak NG, called without its package: text in, samples out."""
 
     def __init__(self) -> None:
-        """Load the library; raises what `package_file` raises, and OSError."""
+        """Load the library; raises what `package_file` raises, or OSError."""
         path = package_file(SPEECH_PACKAGE, "libespeak-ng.so", SPEECH_DIGEST)
         self.library = ctypes.CDLL(str(path))
         # 2: hand the samples over and return when done; 0x8000: on errors do not exit.
         folder = str(path.parent).encode()
         self.rate = self.library.espeak_Initialize(2, 0, folder, 0x8000)
         if self.rate <= 0:
-            raise OSError(f"eSpeak NG does not start with the data in {path.parent}")
+            raise OSError(f"eSpeak NG does not start in {path.parent}")
         self.samples: list[int] = []
         self.listener = Listener(self.listen)  # kept: the library holds no reference
 
@@ -99,13 +100,11 @@ def band_powers(wave_T: Tensor) -> Tensor:
 def speak(variants: list[str], speeds: list[int], pitches: list[int]):
     """Return all ways of saying each digit (10, N, S, 32) and their lengths (10, N)."""
     speaker, powers_any = Speaker(), []
-    voices = [("cmn", WORDS[0]), ("en-us", WORDS[1])]
-    for digit in range(10):
-        for (voice, words), variant, speed, pitch in product(
-            voices, variants, speeds, pitches
-        ):
-            wave_T = speaker.say(words[digit], f"{voice}+{variant}", speed, pitch)
-            powers_any.append(band_powers(wave_T))
+    for digit, (voice, words), variant, speed, pitch in product(
+        range(10), zip(("cmn", "en-us"), WORDS, strict=True), variants, speeds, pitches
+    ):
+        wave_T = speaker.say(words[digit], f"{voice}+{variant}", speed, pitch)
+        powers_any.append(band_powers(wave_T))
     size_N = torch.tensor([len(power_SD) for power_SD in powers_any])
     power_any = pad_sequence(powers_any, batch_first=True)
     return power_any.unflatten(0, (10, -1)), size_N.unflatten(0, (10, -1))
@@ -121,7 +120,7 @@ class Draw:
     def __init__(self, digits, speech) -> None:
         """Take images and labels, and what `speak` returns."""
         self.image_NXY, self.label_N = digits
-        self.power_any, self.size_any = speech  # (10, N, S, 32) and (10, N)
+        self.power_any, self.size_any = speech
         self.word_any = spell()
 
     def __call__(self, B: int):
@@ -129,27 +128,25 @@ class Draw:
 
         The streams are patches (B, 16, 49), letters (B, 5) and log powers (B, S, 32).
         """
-        index_B = torch.randint(len(self.label_N), (B,))
-        label_B, noise_B3 = self.label_N[index_B], torch.rand(B, 3)
-        image_BXY = self.image_NXY[index_B]
+        index_B, noise_B3 = torch.randint(len(self.label_N), (B,)), torch.rand(B, 3)
+        label_B, image_BXY = self.label_N[index_B], self.image_NXY[index_B]
         patch_BPD = image_BXY.unfold(1, 7, 7).unfold(2, 7, 7).flatten(3).flatten(1, 2)
-        lost_BP = torch.rand(B, 16) < noise_B3[:, :1]
-        patch_BPD = patch_BPD.masked_fill(lost_BP.unsqueeze(2), 0.0)
+        kept_BP = torch.rand(B, 16) >= noise_B3[:, :1]
+        patch_BPD = patch_BPD * kept_BP.unsqueeze(2)
         letter_B5 = self.word_any[torch.randint(2, (B,)), label_B]
-        wrong_B5 = torch.rand(B, 5) < noise_B3[:, 1:2]
-        other_B5 = torch.randint(1, 1 + len(LETTERS), (B, 5))
         read_B5 = letter_B5 > 0
-        letter_B5 = torch.where(wrong_B5 & read_B5, other_B5, letter_B5)
+        wrong_B5 = read_B5 & (torch.rand(B, 5) < noise_B3[:, 1:2])
+        other_B5 = torch.randint(1, 1 + len(LETTERS), (B, 5))
+        letter_B5 = torch.where(wrong_B5, other_B5, letter_B5)
         way_B = torch.randint(self.size_any.shape[1], (B,))
         power_BSR = self.power_any[label_B, way_B]
         hiss_BSR = torch.empty_like(power_BSR).exponential_()
         level_B11 = 10 ** (4 * noise_B3[:, 2:, None] - 2)
         sound_BSR = (power_BSR + level_B11 * hiss_BSR).log() / 3
-        size_B1 = self.size_any[label_B, way_B].unsqueeze(1)
-        heard_BS = torch.arange(sound_BSR.shape[1]) < size_B1
-        seen_BP = torch.ones_like(lost_BP)
-        streams_any = patch_BPD, letter_B5, sound_BSR
-        return streams_any, (seen_BP, read_B5, heard_BS), noise_B3, label_B
+        frame_S = torch.arange(sound_BSR.shape[1])
+        heard_BS = frame_S < self.size_any[label_B, way_B].unsqueeze(1)
+        masks_any = torch.ones_like(kept_BP), read_B5, heard_BS
+        return (patch_BPD, letter_B5, sound_BSR), masks_any, noise_B3, label_B
 
 
 # --8<-- [end:draw]
@@ -309,16 +306,16 @@ def right(model: nn.Module, triples_any, there: tuple[bool, ...]) -> float:
 # --8<-- [start:shares]
 @torch.no_grad()
 def shares(fusion: AttentionFusion, streams_any, masks_any) -> Tensor:
-    """Return the weight (B, 3) that the summary gives to each modality, of all heads.
+    """Return the weight (B, 3) of the summary on each modality, mean over heads.
 
     What is missing to 1 it gives to itself.
     """
     token_BTD, mask_BTT = fusion.together(streams_any, masks_any)
     block = fusion.block
     weight_BHTT = weights_of(block.mix, block.norm(token_BTD), None, mask_BTT)
-    weight_BT = weight_BHTT[:, :, 0].mean(1)
-    sizes = [mask_BS.shape[1] for mask_BS in masks_any]
-    parts_any = weight_BT[:, 1:].split(sizes, 1)
+    parts_any = (
+        weight_BHTT[:, :, 0, 1:].mean(1).split([m.shape[1] for m in masks_any], 1)
+    )
     return torch.stack([part_BS.sum(1) for part_BS in parts_any], 1)
 
 
@@ -328,96 +325,82 @@ if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    VARIANTS = {  # of eSpeak NG's voices, and the speeds and pitches
-        "train": ("m1 m2 m3 m6 f1 f2".split(), [130, 170, 210], [35, 65]),
-        "validation": ("m5 f5".split(), [150, 190], [50]),
-        "test": ("m4 m7 f3 f4".split(), [150, 190], [50]),
-    }
-    spoken = {part: speak(*settings) for part, settings in VARIANTS.items()}
     image_NXY, label_N = read_digits()
-    cuts = {"train": (0, 3500), "validation": (3500, 4000), "test": (4000, 5000)}
-    draws, images = {}, {}
-    for part, (first, last) in cuts.items():
-        draws[part] = Draw((image_NXY[first:last], label_N[first:last]), spoken[part])
-        images[part] = {
-            image_XY.cpu().numpy().tobytes() for image_XY in image_NXY[first:last]
-        }
-        power_any, size_any = spoken[part]
+    parts = {  # images; then variants of the voices, speeds, pitches
+        "train": (slice(0, 3500), "m1 m2 m3 m6 f1 f2", [130, 170, 210], [35, 65]),
+        "validation": (slice(3500, 4000), "m5 f5", [150, 190], [50]),
+        "test": (slice(4000, 5000), "m4 m7 f3 f4", [150, 190], [50]),
+    }
+    draws, used = {}, []
+    for part, (cut, variants, *ways) in parts.items():
+        digits_any = image_NXY[cut], label_N[cut]
+        draws[part] = Draw(digits_any, speak(variants.split(), *ways))
+        used += variants.split()
+        used += {image_XY.cpu().numpy().tobytes() for image_XY in digits_any[0]}
+        size_any = draws[part].size_any
         print(
-            f"{part:10} {last - first:5} images, {size_any.numel():4} utterances of "
-            f"{size_any.min()} to {size_any.max()} frames, voices {VARIANTS[part][0]}"
+            f"{part:10} {len(digits_any[0]):5} images, {size_any.numel():4} utterances"
+            f" of {size_any.min()} to {size_any.max()} frames"
         )
-    for one, two in (
-        ("train", "validation"),
-        ("train", "test"),
-        ("validation", "test"),
-    ):
-        assert not images[one] & images[two]
-        assert not set(VARIANTS[one][0]) & set(VARIANTS[two][0])
-    longest = max(power_any.shape[2] for power_any, _ in spoken.values())
-    print(f"images: {DIGITS_PACKAGE} (BSD 3-Clause; MNIST)")
-    print(f"speech: synthetic, eSpeak NG (GPL-3.0) of {SPEECH_PACKAGE}")
+    assert len(set(used)) == len(used)  # no image and no voice in two parts
+    longest = max(draw.power_any.shape[2] for draw in draws.values())
+    print(f"images: MNIST, from {DIGITS_PACKAGE}, BSD 3-Clause")
+    print(f"synthetic speech: eSpeak NG, from {SPEECH_PACKAGE}, GPL-3.0")
     # --8<-- [end:data]
 
     # --8<-- [start:look]
-    streams_any, masks_any, noise_B3, label_B = draws["train"](400)
+    streams_any, masks_any, noise_B3, _ = draws["train"](400)
     _, axes = plt.subplots(2, 5)
-    for column, level in zip(range(5), (0.05, 0.25, 0.5, 0.75, 0.95), strict=True):
-        row = (noise_B3[:, 0] - level).abs().argmin()
-        patch_44XY = streams_any[0][row].unflatten(1, (7, 7)).unflatten(0, (4, 4))
-        axes[0, column].imshow(
-            patch_44XY.transpose(1, 2).flatten(2).flatten(0, 1).cpu()
+    for column, level in enumerate((0.05, 0.25, 0.5, 0.75, 0.95)):
+        seen, _, heard = (noise_B3 - level).abs().argmin(0)
+        rows_any = streams_any[0][seen].unflatten(1, (7, 7)).split(4)
+        picture_any = torch.cat(
+            [row_any.transpose(0, 1).flatten(1) for row_any in rows_any]
         )
+        axes[0, column].imshow(picture_any.cpu())
         axes[0, column].set_title(f"noise {level}")
-        row = (noise_B3[:, 2] - level).abs().argmin()
-        size = masks_any[2][row].sum()
         axes[1, column].imshow(
-            streams_any[2][row, :size].T.flip(0).cpu(), aspect="auto"
+            streams_any[2][heard][masks_any[2][heard]].T.flip(0).cpu()
         )
-        axes[1, column].set_title(f"“{label_B[row]}”, {size} frames")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     plt.show()
     # --8<-- [end:look]
 
     # --8<-- [start:race]
-    def maker(attention: bool, rate: float):
-        """Return what makes a contestant, of 48 numbers a token."""
-        if attention:
-            return lambda: Dropping(AttentionFusion(48, longest), rate)
-        return lambda: Dropping(PooledFusion(48, longest, 130), rate)
-
+    makers = {
+        "attention": lambda: Dropping(AttentionFusion(48, longest), 0),
+        "means": lambda: Dropping(PooledFusion(48, longest, 130), 0),
+        "attention, hiding": lambda: Dropping(AttentionFusion(48, longest), 0.3),
+        "means, hiding": lambda: Dropping(PooledFusion(48, longest, 130), 0.3),
+    }
     torch.manual_seed(1)
-    test_any = draws["test"](2000)
-    steps = schedule(250, 2000)
+    test_any = draws["test"](1500)
     results = race(
-        {
-            f"{name}{', hiding' * (rate > 0)}": maker(name == "attention", rate)
-            for rate in (0.3, 0.0)
-            for name in ("attention", "means")
-        },
-        lambda model: train(model, draws["train"], steps),
+        makers,
+        lambda model: train(model, draws["train"], schedule(200, 2000)),
         lambda model: right(model, test_any, (True, True, True)),
     )
     table(results, "right, all three there")
     # --8<-- [end:race]
 
     # --8<-- [start:plain]
-    def flat(streams_any, masks_any):
-        """Return all three streams of each row in one line, for scikit-learn."""
-        patch_BPD, letter_B5, sound_BSR = clear(streams_any, masks_any)
-        letter_any = nn.functional.one_hot(letter_B5, 1 + len(LETTERS))
+    lines = []
+    for (patch_BPD, letter_B5, sound_BSR), masks_any, _, label_B in (
+        draws["train"](4000),
+        test_any,
+    ):
+        sound_BSR = sound_BSR * masks_any[2].unsqueeze(2)
         sound_any = nn.functional.pad(
             sound_BSR, (0, 0, 0, longest - sound_BSR.shape[1])
         )
-        parts_any = patch_BPD.flatten(1), letter_any.flatten(1), sound_any.flatten(1)
-        return torch.cat(parts_any, 1).cpu().numpy()
-
-    streams_any, masks_any, _, label_B = draws["train"](4000)
-    regression = LogisticRegression(C=0.01, max_iter=200)
-    regression.fit(flat(streams_any, masks_any), label_B.cpu().numpy())
-    plain = regression.score(flat(*test_any[:2]), test_any[3].cpu().numpy())
-    print(f"logistic regression on 4,000 triples, all three there: {plain:.3f}")
+        letter_any = nn.functional.one_hot(letter_B5, 1 + len(LETTERS))
+        row_any = torch.cat(
+            [x.flatten(1) for x in (patch_BPD, letter_any, sound_any)], 1
+        )
+        lines.append((row_any.cpu().numpy(), label_B.cpu().numpy()))
+    plain = LogisticRegression(C=0.01, max_iter=200).fit(*lines[0]).score(*lines[1])
+    print(f"logistic regression on 4,000 triples: {plain:.3f}")
     # --8<-- [end:plain]
 
     # --8<-- [start:losses]
@@ -425,46 +408,45 @@ if __name__ == "__main__":
     # --8<-- [end:losses]
 
     # --8<-- [start:subsets]
+    senses = "see", "read", "hear"
     print(f"{'there':14}", *(f"{name:>17}" for name in results))
     scores = {}
     for there in sorted(product((True, False), repeat=3), key=sum, reverse=True):
-        names = [n for n, t in zip(("see", "read", "hear"), there, strict=True) if t]
-        name = "+".join(names) or "none"
+        name = "+".join(compress(senses, there)) or "none"
         for contestant, runs in results.items():
             scores[contestant, name] = [right(m, test_any, there) for m in runs.models]
         row = (f"{show(scores[contestant, name]):>17}" for contestant in results)
         print(f"{name:14}", *row)
+    for fusion in ("attention", "means"):
+        assert parted(scores[f"{fusion}, hiding", "see"], scores[fusion, "see"])
     # --8<-- [end:subsets]
 
     # --8<-- [start:share-figure]
     models = [model.fusion for model in results["attention, hiding"].models]
     streams_any, masks_any, noise_B3, label_B = test_any
     share_B3 = torch.stack([shares(m, streams_any, masks_any) for m in models]).mean(0)
-    count_B3 = torch.stack([mask_BS.sum(1) for mask_BS in masks_any], 1)
+    count_B3 = torch.stack([mask_any.sum(1) for mask_any in masks_any], 1)
     equal_3 = (count_B3 / (1 + count_B3.sum(1, keepdim=True))).mean(0)
-    for n, name in enumerate(("see", "read", "hear")):
+    for n, name in enumerate(senses):
         fifth_B = (noise_B3[:, n] * 5).long()
         means = [share_B3[fifth_B == f, n].mean().item() for f in range(5)]
         (line,) = plt.plot([0.1, 0.3, 0.5, 0.7, 0.9], means, "o-", label=name)
         plt.axhline(equal_3[n].item(), color=line.get_color(), linestyle=":")
-        print(f"{name:5} least spoiled {means[0]:.2f}, most {means[-1]:.2f}", end="")
-        print(f", if all tokens weighed the same {equal_3[n]:.2f}")
+        print(f"{name:5}{means[0]:.2f} → {means[-1]:.2f}, equal {equal_3[n]:.2f}")
     plt.xlabel("noise in that modality")
-    plt.ylabel("share of the summary's weight")
-    plt.ylim(bottom=0)
+    plt.ylabel("share of the weight")
     plt.legend()
     plt.show()
     # --8<-- [end:share-figure]
 
     # --8<-- [start:equal]
-    for n, name in enumerate(("see", "read", "hear")):
-        there = tuple(n == m for m in range(3))
-        print(f"{name:5}", end="")
+    for name in ("see", "read", "hear", "see+read+hear"):
+        there = tuple(sense in name for sense in senses)
+        changes = []
         for model in results["attention, hiding"].models:
             equal = deepcopy(model)
-            for part in equal.fusion.block.mix.to_q.parameters():
-                part.data.zero_()
-            print(f"  {right(model, test_any, there):.3f} → ", end="")
-            print(f"{right(equal, test_any, there):.3f}", end="")
-        print()
+            for part_any in equal.fusion.block.mix.to_q.parameters():
+                part_any.data.zero_()  # all scores 0
+            changes.append(right(equal, test_any, there))
+        print(f"{name:14}{show(scores['attention, hiding', name])} → {show(changes)}")
     # --8<-- [end:equal]
