@@ -313,9 +313,8 @@ def shares(fusion: AttentionFusion, streams_any, masks_any) -> Tensor:
     token_BTD, mask_BTT = fusion.together(streams_any, masks_any)
     block = fusion.block
     weight_BHTT = weights_of(block.mix, block.norm(token_BTD), None, mask_BTT)
-    parts_any = (
-        weight_BHTT[:, :, 0, 1:].mean(1).split([m.shape[1] for m in masks_any], 1)
-    )
+    sizes = [mask_BS.shape[1] for mask_BS in masks_any]
+    parts_any = weight_BHTT[:, :, 0, 1:].mean(1).split(sizes, 1)
     return torch.stack([part_BS.sum(1) for part_BS in parts_any], 1)
 
 
@@ -375,7 +374,7 @@ if __name__ == "__main__":
         "means, hiding": lambda: Dropping(PooledFusion(48, longest, 130), 0.3),
     }
     torch.manual_seed(1)
-    test_any = draws["test"](1500)
+    test_any = draws["test"](1000)
     results = race(
         makers,
         lambda model: train(model, draws["train"], schedule(200, 2000)),
@@ -417,8 +416,13 @@ if __name__ == "__main__":
             scores[contestant, name] = [right(m, test_any, there) for m in runs.models]
         row = (f"{show(scores[contestant, name]):>17}" for contestant in results)
         print(f"{name:14}", *row)
-    for fusion in ("attention", "means"):
-        assert parted(scores[f"{fusion}, hiding", "see"], scores[fusion, "see"])
+    for name in ("see", "hear", "see+read", "read+hear"):
+        assert parted(scores["attention, hiding", name], scores["attention", name])
+    for name in ("hear", "see+read", "read+hear"):
+        assert parted(scores["means", name], scores["attention", name])
+    for hiding in ("", ", hiding"):
+        pair = (scores[f"{f}{hiding}", "see+read+hear"] for f in ("attention", "means"))
+        assert not parted(*pair)
     # --8<-- [end:subsets]
 
     # --8<-- [start:share-figure]

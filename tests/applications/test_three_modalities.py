@@ -313,6 +313,8 @@ def test_dropping_hides_each_modality_at_its_rate():
     seen = []
 
     class Spy(torch.nn.Module):
+        pace = 1e-2
+
         def forward(self, streams, masks):
             seen.append(torch.stack([mask_BS.any(1) for mask_BS in masks], 1))
 
