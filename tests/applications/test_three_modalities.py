@@ -179,7 +179,6 @@ def test_full_noise_erases_picture_and_word(draw, monkeypatch):
 # ---- masks ----
 
 
-# --8<-- [start:hidden]
 def test_what_is_hidden_changes_nothing():
     """NaN in a hidden modality changes neither scores nor gradients; none is finite."""
     for make in (lambda: AttentionFusion(16, 9), lambda: PooledFusion(16, 9, 20)):
@@ -201,9 +200,6 @@ def test_what_is_hidden_changes_nothing():
         assert all(one.equal(two) for one, two in zip(*results, strict=True))
         assert all(one.isfinite().all() for one in results[0])
         print(type(model).__name__, [round(x, 2) for x in logit_BN[0].tolist()[:3]])
-
-
-# --8<-- [end:hidden]
 
 
 @given(size=st.integers(1, 8), extra=st.integers(0, 5))
