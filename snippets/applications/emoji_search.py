@@ -381,7 +381,7 @@ if __name__ == "__main__":
         for name, artist in product(results, ARTISTS)
     }
     for artist in ARTISTS:
-        assert parted(zh["flat, mean", artist], zh["attention, attention", artist])
+        assert parted(zh["flat, attention", artist], zh["attention, attention", artist])
     assert parted(zh["flat, attention", "OpenMoji"], zh["flat, mean", "OpenMoji"])
     assert all(max(zh[name, "Twemoji"]) < plain[1] for name in results)
     # --8<-- [end:recalls]
