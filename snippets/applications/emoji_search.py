@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from snippets.applications.blocks import Block, UniformMixing, weights_of
 from snippets.applications.package_data import package_files
 from snippets.applications.races import (
+    Runs,
+    in_short,
     parted,
     plot_losses,
     race,
@@ -384,6 +386,15 @@ if __name__ == "__main__":
         assert parted(zh["flat, attention", artist], zh["attention, attention", artist])
     assert parted(zh["flat, attention", "OpenMoji"], zh["flat, mean", "OpenMoji"])
     assert all(max(zh[name, "Twemoji"]) < plain[1] for name in results)
+    for of, pair in {
+        "picture": ("flat, attention", "attention, attention"),
+        "name": ("flat, mean", "flat, attention"),
+    }.items():
+        in_percent = (
+            Runs(scores=zh[name, "Twemoji"], seconds=results[name].seconds)
+            for name in pair
+        )
+        in_short(*in_percent, plain[1], digits=1, of=of)
     # --8<-- [end:recalls]
 
     # --8<-- [start:weights-figure]

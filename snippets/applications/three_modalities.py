@@ -17,6 +17,7 @@ from snippets.applications.blocks import Block, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
+    in_short,
     parted,
     plot_losses,
     race,
@@ -400,6 +401,7 @@ if __name__ == "__main__":
         lines.append((row_any.cpu().numpy(), label_B.cpu().numpy()))
     plain = LogisticRegression(C=0.01, max_iter=200).fit(*lines[0]).score(*lines[1])
     print(f"logistic regression on 4,000 triples: {plain:.3f}")
+    in_short(results["means"], results["attention"], plain)
     # --8<-- [end:plain]
 
     # --8<-- [start:losses]
