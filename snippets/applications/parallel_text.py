@@ -3,12 +3,17 @@
 # --8<-- [start:imports]
 import random
 import re
+from collections import Counter, defaultdict
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import torch
 import zhconv
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 # --8<-- [end:imports]
 # isort: split
@@ -56,14 +61,14 @@ def families_of(pairs: list[Pair]) -> list[int]:
 
     So do pairs that are connected through other pairs.
     """
-    number_of: dict[tuple[str, str], int] = {}
-    ends = [
-        [number_of.setdefault(key, len(number_of)) for key in keys]
-        for keys in ((("zh", plain(p.zh)), ("en", plain(p.en))) for p in pairs)
-    ]
-    zh_N, en_N = np.array(ends, dtype=int).reshape(-1, 2).T
-    size = len(number_of)
-    graph = coo_array((np.ones(len(pairs)), (zh_N, en_N)), shape=(size, size))
+    zh_N, en_N = (
+        np.unique([plain(pair[column]) for pair in pairs], return_inverse=True)[1]
+        for column in range(2)
+    )
+    size = 2 * len(pairs) + 1  # Chinese sentences first, then English ones
+    graph = coo_array(
+        (np.ones(len(pairs)), (zh_N, en_N + len(pairs))), shape=(size, size)
+    )
     return connected_components(graph, directed=False)[1][zh_N].tolist()
 
 
@@ -72,17 +77,66 @@ def split_pairs(pairs: list[Pair], sizes: list[int], seed: int = 0) -> list[list
 
     Families stay whole, so a part may exceed its size by less than a family.
     """
-    members: dict[int, list[Pair]] = {}
+    members = defaultdict(list)
     for family, pair in zip(families_of(pairs), pairs, strict=True):
-        members.setdefault(family, []).append(pair)
-    waiting = list(members.values())
+        members[family].append(pair)
+    waiting, parts = list(members.values()), []
     random.Random(seed).shuffle(waiting)
-    parts: list[list[Pair]] = []
     for size in sizes:
-        parts.append([])
-        while waiting and len(parts[-1]) < size:
-            parts[-1].extend(waiting.pop())
-    return [*parts, [pair for family in waiting for pair in family]]
+        part = []
+        while waiting and len(part) < size:
+            part += waiting.pop()
+        parts.append(part)
+    return [*parts, list(chain.from_iterable(waiting))]
 
 
 # --8<-- [end:split]
+
+
+# --8<-- [start:words]
+PAD, BEGIN, END, UNKNOWN = range(4)
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the lower-case words and marks of English: "I'm 5." gives i'm, 5, "."."""
+    return re.findall(r"\w+(?:['’]\w+)*|[^\w\s]", text.lower())
+
+
+def common_pairs(pairs: list[Pair], longest: int, often: int) -> list[Pair]:
+    """Return pairs of 4 to `longest` characters whose characters and words are common.
+
+    Common is what all pairs together hold at least `often` times.
+    """
+    tokens = [[*pair.zh, *words_of(pair.en)] for pair in pairs]
+    count = Counter(chain.from_iterable(tokens))
+    return [
+        pair
+        for pair, part in zip(pairs, tokens, strict=True)
+        if 4 <= len(pair.zh) <= longest and min(count[t] for t in part) >= often
+    ]
+
+
+def number(sentences: list[list[str]]) -> dict[str, int]:
+    """Return a number from 4 for each token; 0 to 3 are PAD, BEGIN, END, UNKNOWN."""
+    return {t: n for n, t in enumerate(sorted(set(chain.from_iterable(sentences))), 4)}
+
+
+def make_batches(
+    pairs: list[Pair], zh: dict[str, int], en: dict[str, int], size: int
+) -> Batches:
+    """Return sources (B, S) and targets (B, U) in the order of the pairs."""
+    sources = [[zh.get(c, UNKNOWN) for c in pair.zh] for pair in pairs]
+    targets = [
+        [BEGIN, *(en.get(w, UNKNOWN) for w in words_of(pair.en)), END] for pair in pairs
+    ]
+    return [
+        tuple(
+            pad_sequence([torch.tensor(row) for row in rows[n : n + size]], True)
+            for rows in (sources, targets)
+        )
+        for n in range(0, len(pairs), size)
+    ]
+
+
+# --8<-- [end:words]
