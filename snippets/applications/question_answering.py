@@ -387,6 +387,7 @@ if __name__ == "__main__":
     assert not passages[0] & passages[1]
     assert not (passages[0] | passages[1]) & passages[2]
     print(f"Disfl-QA (CC BY 4.0) on SQuAD (CC BY-SA 4.0), from {QUESTIONS_PACKAGE}")
+    print(f"{len(questions)} questions have an answer")
     print(
         f"{len(training)} questions train, {len(validation)} validate, {len(test)} test"
     )
@@ -408,8 +409,8 @@ if __name__ == "__main__":
         blind: [prepare(part, encoder, tokenizer, blind) for part in (training, test)]
         for blind in (False, True)
     }
-    tokens = sum(len(item.x_TD) for part in prepared[False] for item in part)
-    print(f"{tokens} tokens, states of layer {len(encoder.layers) - TRAINED} kept")
+    lengths = [len(item.x_TD) for part in prepared[False] for item in part]
+    print(f"{sum(lengths)} tokens, at most {max(lengths)} a question, states kept")
     # --8<-- [end:lower]
 
     # --8<-- [start:race]
