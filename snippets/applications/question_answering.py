@@ -25,6 +25,7 @@ from snippets.applications.encoder import Edit, Encoder, batch_of, load_minilm
 from snippets.applications.package_data import package_file
 from snippets.applications.parallel_text import families_of, read_pairs
 from snippets.applications.races import (
+    in_short,
     plot_losses,
     race,
     schedule,
@@ -427,6 +428,7 @@ if __name__ == "__main__":
         seeds=1,
     )
     table(results, "F1")
+    in_short(results["question blind"], results["question seen"], overlap)
     assert results["question seen"].scores[0] > overlap
     # --8<-- [end:race]
 
