@@ -322,6 +322,9 @@ if __name__ == "__main__":
     # --8<-- [start:lengths]
     said = {"memory": [remembered]}
     said |= {name: [model.said for model in r.models] for name, r in results.items()}
+    groups = [min(len(pair.zh) // 4, 3) for pair in test]  # to 7, 8 to 11, 12 up
+    print("sentences:", len(test), groups.count(0) + groups.count(1), end=" ")
+    print(groups.count(2), groups.count(3))
     for metric in (BLEU_METRIC, CHRF_METRIC):
         print("characters:   all         to 7        8 to 11     12 up")
         for name, runs in said.items():
