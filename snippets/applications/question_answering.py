@@ -125,6 +125,25 @@ def f1(guess: str, answer: str) -> float:
     return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))
 
 
+def f1_of_each(guesses: list[str], questions: list[Question]) -> Tensor:
+    """Return the F1 of every guess, (N)."""
+    return torch.tensor(
+        [f1(g, q.answer) for g, q in zip(guesses, questions, strict=True)]
+    )
+
+
+def exact(guesses: list[str], questions: list[Question]) -> float:
+    """Return the share of guesses equal to the answer (Rajpurkar et al. 2016, §6.1)."""
+    pairs = zip(guesses, questions, strict=True)
+    return sum(normalized(g) == normalized(q.answer) for g, q in pairs) / len(questions)
+
+
+def interval(value_N: Tensor, draws: int = 2000) -> list[float]:
+    """Return the 95 % bootstrap interval of the mean over test questions."""
+    draw_CN = torch.randint(len(value_N), (draws, len(value_N)))
+    return value_N[draw_CN].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+
+
 # --8<-- [end:measures]
 
 
@@ -294,25 +313,6 @@ def read(
             excerpt = questions[first + row].excerpt
             found.append(excerpt[offsets[start][0] : offsets[end][1]])
     return found
-
-
-def f1_of_each(guesses: list[str], questions: list[Question]) -> Tensor:
-    """Return the F1 of every guess, (N)."""
-    return torch.tensor(
-        [f1(g, q.answer) for g, q in zip(guesses, questions, strict=True)]
-    )
-
-
-def exact(guesses: list[str], questions: list[Question]) -> float:
-    """Return the share of guesses equal to the answer (Rajpurkar et al. 2016, §6.1)."""
-    pairs = zip(guesses, questions, strict=True)
-    return sum(normalized(g) == normalized(q.answer) for g, q in pairs) / len(questions)
-
-
-def interval(value_N: Tensor, draws: int = 2000) -> list[float]:
-    """Return the 95 % bootstrap interval of the mean over test questions."""
-    draw_CN = torch.randint(len(value_N), (draws, len(value_N)))
-    return value_N[draw_CN].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
 
 
 # --8<-- [end:read]
