@@ -365,6 +365,21 @@ def test_home_leads_into_both_ways(built):
             )
 
 
+def test_the_table_of_applications_is_filled(built):
+    """Each application has a row, each row the numbers that its page printed."""
+    applied = {
+        page.key.split("/")[1] for page in built if page.key.startswith("applications/")
+    } - {"index"}
+    for page in built:
+        if page.key == "applications/index":
+            rows = [row for row in page.soup.select("td:has(a)")]
+            linked = {a["href"].strip("/") for td in rows for a in td.select("a")}
+            assert linked == applied, page.where
+            cells = [td.text for td in page.soup.select("td")]
+            assert not any("{{" in cell or "…" in cell for cell in cells), page.where
+            assert sum("±" in cell for cell in cells) > len(applied), page.where
+
+
 def test_pages_are_light(built):
     heavy = {
         page.where: size
