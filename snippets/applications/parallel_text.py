@@ -140,3 +140,25 @@ def make_batches(
 
 
 # --8<-- [end:words]
+
+
+if __name__ == "__main__":
+    # --8<-- [start:leak]
+    torch.manual_seed(0)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    pairs = read_pairs()
+    print(f"tatoeba.org, CC BY 2.0 FR, from {PAIRS_PACKAGE}: {len(pairs)} pairs")
+    print(f"{len(set(families_of(pairs)))} families, such as the pairs of")
+    for pair in pairs[:2]:
+        print(f"  {pair.zh} (#{pair.zh_id})  {pair.en} (#{pair.en_id})")
+    rows = random.Random(0).sample(pairs, len(pairs))
+    for name, (test, rest) in {
+        "rows": (rows[:2000], rows[2000:]),
+        "families": split_pairs(pairs, [2000]),
+    }.items():
+        for column in range(2):
+            known = {plain(pair[column]) for pair in rest}
+            seen = sum(plain(pair[column]) in known for pair in test) / len(test)
+            print(f"split by {name}: {seen:.1%} of {('zh', 'en')[column]} seen before")
+    assert seen == 0
+    # --8<-- [end:leak]

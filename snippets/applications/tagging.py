@@ -449,7 +449,7 @@ if __name__ == "__main__":
     # --8<-- [end:losses]
 
     # --8<-- [start:english]
-    compare(english, schedule(10, 10), "en")
+    _ = compare(english, schedule(10, 10), "en")
     # --8<-- [end:english]
 
     # --8<-- [start:distances]

@@ -1,5 +1,6 @@
 """The pairs of sentences, their families, and a split without leaks."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -15,6 +16,7 @@ from snippets.applications.parallel_text import (
     read_pairs,
     split_pairs,
 )
+from tests.running import run_main
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,18 @@ def test_a_split_by_rows_would_leak(pairs):
     seen = [{plain(pair[column]) for pair in training} for column in range(2)]
     leaks = sum(plain(p.zh) in seen[0] or plain(p.en) in seen[1] for p in test)
     assert leaks > 0.1 * len(test)
+
+
+def test_demonstration():
+    """A split by rows has seen many of its test sentences, one by families none."""
+    shares = re.findall(
+        r"split by (\w+): ([\d.]+)% of (\w\w)",
+        run_main("snippets.applications.parallel_text").output,
+    )
+    assert [(by, of) for by, _, of in shares] == [
+        ("rows", "zh"),
+        ("rows", "en"),
+        ("families", "zh"),
+        ("families", "en"),
+    ]
+    assert all((float(share) > 5) == (by == "rows") for by, share, _ in shares)
