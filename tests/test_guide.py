@@ -1,7 +1,9 @@
 """The guide as it stands in git: whole, mirrored, and nothing in it that is built."""
 
+import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,17 @@ def test_every_snippet_has_its_test_and_its_page(name):
     room = path.relative_to("snippets").with_suffix("").as_posix()
     keys = {room, f"implementations/{room}", room.replace("properties/", "practice/")}
     pages = [page for page in each(load(GUIDE)) if page.key in keys]
+    if not pages and path.parts[1] == "applications":  # shared by applications
+        pages = [
+            page
+            for page in each(load(GUIDE))
+            if any(
+                file == name
+                for cell in page.cells
+                if "folded" not in cell.tags
+                for file, _ in includes(cell)
+            )
+        ]
     assert {page.language for page in pages} == {"zh", "en"}, f"{name} has no page"
     for page in pages:
         shown = {file for cell in page.cells for file, _ in includes(cell)}
@@ -109,12 +122,24 @@ def test_evidence_asserts_what_it_prints():
 
 def test_snippets_import_only_torch_and_what_a_page_needs():
     allowed = {"torch", "numpy", "matplotlib", "hypothesis", "snippets"}
-    import sys
-
+    applied = {
+        *("PIL", "av", "emoji", "resvg_py", "sacrebleu", "safetensors", "scipy"),
+        *("skimage", "sklearn", "tokenizers", "tqdm", "zhconv"),
+    }
     for name in snippets():
-        for line in (ROOT / name).read_text("utf-8").splitlines():
-            if match := re.match(r"\s*(?:from|import)\s+(\w+)", line):
-                known = match[1] in allowed or match[1] in sys.stdlib_module_names
-                compares = name.startswith("snippets/comparisons/")
-                known = known or (compares and match[1] == "transformers")
-                assert known, f"{name}: {line}"
+        known = allowed | set(sys.stdlib_module_names)
+        if name.startswith("snippets/comparisons/"):
+            known |= {"transformers"}
+        if name.startswith("snippets/applications/"):
+            known |= applied
+        for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
+            modules = (
+                [
+                    *(a.name for a in node.names if isinstance(node, ast.Import)),
+                    *([node.module] if isinstance(node, ast.ImportFrom) else []),
+                ]
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                else []
+            )
+            for module in modules:
+                assert module.split(".")[0] in known, f"{name} imports {module}"
