@@ -208,7 +208,7 @@ if __name__ == "__main__":
     # --8<-- [end:data]
 
     # --8<-- [start:overview]
-    plt.figure(figsize=(3.5, 3.5))
+    plt.figure(figsize=(2.8, 2.8))
     plt.imshow(
         photo_XX[::4, ::4].cpu().clamp(max=0.6), cmap="gray", extent=(0, 512, 512, 0)
     )
@@ -276,7 +276,7 @@ if __name__ == "__main__":
     with torch.no_grad():
         found_BCC = model(view_BCC) > 0
     print("Dice of this run:", round(iou_and_dice(found_BCC, truth_BCC)[1], 3))
-    _, axes = plt.subplots(1, 4, figsize=(9, 2.5))
+    _, axes = plt.subplots(1, 4, figsize=(7, 2))
     for ax, (title, drawn_any) in zip(
         axes,
         {
