@@ -210,7 +210,7 @@ if __name__ == "__main__":
     # --8<-- [start:overview]
     plt.figure(figsize=(2.8, 2.8))
     plt.imshow(
-        photo_XX[::4, ::4].cpu().clamp(max=0.6), cmap="gray", extent=(0, 512, 512, 0)
+        photo_XX[::6, ::6].cpu().clamp(max=0.6), cmap="gray", extent=(0, 512, 512, 0)
     )
     for part, (first, end) in COLUMNS.items():
         plt.axvspan(first, end, fill=False, edgecolor="tab:orange")
