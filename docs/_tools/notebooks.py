@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import sys
+import tomllib
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -85,15 +86,15 @@ def to_download(
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     address = f"{site_url}{page_url(page)}"
     words = WORDS[page.language]
-    packages = " ".join(
-        requirements(page, [c.source for c in notebook.cells if c.cell_type == "code"])
+    needs = requirements(
+        page, [c.source for c in notebook.cells if c.cell_type == "code"]
     )
     notebook.cells[:0] = [
         nbformat.v4.new_markdown_cell(
             f"# {page.meta['title']}\n\n{page.meta['description']}\n\n"
             f"{words['needs']}<{address}>"
         ),
-        nbformat.v4.new_code_cell(f"# %pip install {packages}"),
+        nbformat.v4.new_code_cell("\n".join(_installing(needs, page, guide))),
     ]
     raising = [i for i, block in enumerate(page.cells) if block.option("raises")]
     cells = [c for c in notebook.cells if c.cell_type == "code"][1:]
@@ -102,6 +103,24 @@ def to_download(
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
     return notebook
+
+
+def _installing(needs: list[str], page: Page, guide: Guide) -> list[str]:
+    """Return the lines that install what a notebook needs.
+
+    Only the files of data packages are used: they come without their dependencies, and
+    those that only a source archive holds (group `sdist`) are downloaded.
+    """
+    data = page.meta.get("packages", [])
+    project = guide.root / "pyproject.toml"
+    groups = tomllib.loads(project.read_text("utf-8")) if project.exists() else {}
+    archives = groups.get("dependency-groups", {}).get("sdist", [])
+    rows = {
+        "install": [need for need in needs if need not in data],
+        "install --no-deps": [need for need in data if need not in archives],
+        "download --no-deps --no-binary :all:": [n for n in data if n in archives],
+    }
+    return [f"# %pip {how} {' '.join(row)}" for how, row in rows.items() if row]
 
 
 def site_address() -> str:

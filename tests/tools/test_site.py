@@ -9,8 +9,9 @@ from bs4 import BeautifulSoup
 
 from docs._tools import site
 from docs._tools.execute import Runner
-from docs._tools.notebooks import to_download
-from docs._tools.pages import load
+from docs._tools.guide import Guide
+from docs._tools.notebooks import _installing, to_download
+from docs._tools.pages import Page, load
 from docs._tools.problems import Stop
 from tests.tools.conftest import KEY
 
@@ -237,3 +238,22 @@ def test_a_stale_translation_shows_a_banner(site_fixture):
     site.build(fixture.guide)
     assert soup(fixture, "en").select(".g-stale")
     assert not soup(fixture).select(".g-stale")
+
+
+def test_data_packages_come_without_their_dependencies(tmp_path):
+    """And those that only a source archive holds are downloaded, not installed."""
+    (tmp_path / "pyproject.toml").write_text(
+        '[dependency-groups]\nsdist = ["archived==1.0"]\n', "utf-8"
+    )
+    head = "---\nid: a\npackages: [data==2.0, archived==1.0]\n---\n"
+    page = Page("en", tmp_path / "a.md", "applications/a", head)
+    needs = ["torch==1", "data==2.0", "archived==1.0"]
+    assert _installing(needs, page, Guide(tmp_path)) == [
+        "# %pip install torch==1",
+        "# %pip install --no-deps data==2.0",
+        "# %pip download --no-deps --no-binary :all: archived==1.0",
+    ]
+    plain = Page("en", tmp_path / "b.md", "practice/b", "---\nid: b\n---\n")
+    assert _installing(["torch==1"], plain, Guide(tmp_path)) == [
+        "# %pip install torch==1"
+    ]
