@@ -188,14 +188,13 @@ def on_page_markdown(markdown, page, config, files):
     if source.meta.get("id") in practice.TABLES:
         return source.body + practice.table(source, list(STATE["exercises"].values()))
     made = render.render(source, None, STATE["runner"].library, guide).markdown
-    if source.meta.get("id") == "applications":
-        made, problems = results.fill(
-            source,
-            made,
-            lambda stem: STATE["runner"].cached(STATE["run"][f"applications/{stem}"]),
-        )
-        if problems:
-            raise PluginError("\n".join(map(str, problems)))
+    made, problems = results.fill(
+        source,
+        made,
+        lambda stem: STATE["runner"].cached(STATE["run"][f"applications/{stem}"]),
+    )
+    if problems:
+        raise PluginError("\n".join(map(str, problems)))
     return made
 
 

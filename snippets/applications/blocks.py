@@ -1,6 +1,8 @@
 """The transformer block that several applications share, and its control without weights."""
 
 # --8<-- [start:imports]
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 
@@ -116,3 +118,28 @@ def weights_of(
 
 
 # --8<-- [end:weights-of]
+
+
+# --8<-- [start:equal-weights]
+def equal_weights(model: nn.Module, *scorers: str) -> nn.Module:
+    """Return a copy that weighs all it sees alike: its scores are all 0.
+
+    `scorers` end the names of the modules whose output makes the scores, a factor
+    ("to_q") or the scores themselves ("energy"). Raises ValueError when one fits none.
+    """
+    model = deepcopy(model)
+    for scorer in scorers:
+        found = [
+            module
+            for name, module in model.named_modules()
+            if f".{name}".endswith(f".{scorer}")
+        ]
+        if not found:
+            raise ValueError(f"no module of the model is named {scorer!r}")
+        for module in found:
+            for part_any in module.parameters():
+                nn.init.zeros_(part_any)
+    return model
+
+
+# --8<-- [end:equal-weights]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.encoder import Encoder, batch_of, filled, load_minilm
+from snippets.applications.encoder import Encoder, embed, filled, load_minilm
 from snippets.applications.package_data import package_file
 
 
@@ -123,13 +123,7 @@ if __name__ == "__main__":
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     texts = ["The cat sleeps on the mat.", "猫睡在垫子上。", "The train is late."]
     for name, (model, tokenizer) in {"MiniLM": load_minilm(), "e5": load_e5()}.items():
-        token_BT, keep_BT, kind_BT = batch_of(tokenizer, texts)
-        with torch.no_grad():
-            state_BTD = model(token_BT, keep_BT, kind_BT)
-        mean_BD = (state_BTD * keep_BT.unsqueeze(2)).sum(1) / keep_BT.sum(
-            1, keepdim=True
-        )
-        mean_BD = mean_BD / mean_BD.norm(dim=1, keepdim=True)
+        mean_BD = embed(model, tokenizer, texts)
         close_BB = mean_BD @ mean_BD.T
         print(f"{name}: translation {close_BB[0, 1]:.2f}, another {close_BB[0, 2]:.2f}")
     assert close_BB[0, 1] > close_BB[0, 2]

@@ -4,7 +4,6 @@
 import io
 import random
 import re
-from copy import deepcopy
 from itertools import product
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import Block, UniformMixing, equal_weights, weights_of
 from snippets.applications.package_data import package_files
 from snippets.applications.races import (
     Runs,
@@ -417,11 +416,8 @@ if __name__ == "__main__":
     changes = {}
     for pair in results["attention, attention"].models:
         for side in ("picture", "name", "neither"):
-            equal = deepcopy(pair)
-            tower = getattr(equal, side, None)
-            for layer in (tower.block.mix, tower.gather) if tower else ():
-                for part_any in layer.to_q.parameters():
-                    part_any.data.zero_()  # all scores 0
+            scorers = f"{side}.block.mix.to_q", f"{side}.gather.to_q"
+            equal = equal_weights(pair, *(() if side == "neither" else scorers))
             rank_any = search(equal, words["zh"][seen_any], openmoji_N3XY[seen_any])
             changes.setdefault(side, []).append(100 * recall(rank_any, 10))
     for side, values in changes.items():

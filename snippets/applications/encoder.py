@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -136,6 +137,48 @@ def batch_of(
 
 
 # --8<-- [end:loading]
+
+
+# --8<-- [start:sentences]
+def pooled(x_BTD: Tensor, keep_BT: Tensor) -> Tensor:
+    """Return the mean (B, D) of what is no padding, scaled to length 1."""
+    return F.normalize((x_BTD * keep_BT.unsqueeze(2)).sum(1), dim=1)
+
+
+@torch.no_grad()
+def embed(
+    model: Encoder,
+    tokenizer: Tokenizer,
+    texts: list[str],
+    change: Callable[[Tensor, int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return a vector (B, D) for each text, the mean of its states.
+
+    `change` gets which tokens are no padding, a layer's number and its weights, and
+    returns the weights to use.
+    """
+    vectors_any = []
+    for start in range(0, len(texts), 80):
+        token_BT, keep_BT, _ = batch_of(tokenizer, texts[start : start + 80])
+        edit = change and partial(change, keep_BT)
+        vectors_any.append(pooled(model(token_BT, keep_BT, edit=edit), keep_BT))
+    return torch.cat(vectors_any)
+
+
+def bag(model: Encoder, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
+    """Return the mean of the input embeddings (B, D), special tokens left out."""
+    rows = tokenizer.encode_batch(texts, add_special_tokens=False)
+    token_BT = torch.tensor([row.ids for row in rows])
+    keep_BT = torch.tensor([row.attention_mask for row in rows])
+    return pooled(model.word(token_BT).detach(), keep_BT)
+
+
+def hits(a_BD: Tensor, b_BD: Tensor) -> Tensor:
+    """Return 1.0 where row n of b is the nearest to row n of a, else 0.0: (B)."""
+    return ((a_BD @ b_BD.T).argmax(1) == torch.arange(len(a_BD))).float()
+
+
+# --8<-- [end:sentences]
 
 
 # --8<-- [start:minilm]

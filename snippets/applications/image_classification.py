@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import Block, UniformMixing, equal_weights, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.races import (
     in_short,
@@ -130,13 +130,14 @@ def accuracy(model: nn.Module, digit_NXY: Tensor, label_N: Tensor) -> float:
 
 # --8<-- [start:leveled]
 def mean_gate(module: nn.Module, _: tuple, gate_any: Tensor) -> Tensor:
-    """Forward hook: give every image and position the mean gate of the channel."""
-    axes = [axis for axis in range(gate_any.ndim) if axis != 1]
-    return gate_any.mean(axes, keepdim=True).expand_as(gate_any)
+    """Forward hook: give every image the mean gate of all images."""
+    return gate_any.mean(0, keepdim=True).expand_as(gate_any)
 
 
 def leveled(model: nn.Module) -> nn.Module:
-    """Return a copy whose gates and weights no longer depend on the image."""
+    """Return a copy whose gates or weights no longer depend on the image."""
+    if isinstance(model, SmallViT):
+        return equal_weights(model, "to_q")
     copy = deepcopy(model)
     for module in copy.modules():
         if isinstance(module, SqueezeExcitation):
@@ -144,9 +145,6 @@ def leveled(model: nn.Module) -> nn.Module:
         elif isinstance(module, CBAM):
             module.channel.register_forward_hook(mean_gate)
             module.spatial.register_forward_hook(mean_gate)
-        elif isinstance(module, MultiHeadAttention):
-            nn.init.zeros_(module.to_q.weight)
-            nn.init.zeros_(module.to_q.bias)  # all scores 0: all weights equal
     return copy
 
 

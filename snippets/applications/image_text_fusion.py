@@ -1,7 +1,6 @@
 """Ask in words for one of four handwritten digits; three ways to join text and image."""
 
 # --8<-- [start:imports]
-from copy import deepcopy
 
 import matplotlib.pyplot as plt
 from torch.nn.functional import cross_entropy
@@ -11,6 +10,7 @@ from torch.nn.functional import cross_entropy
 import torch
 from torch import Tensor, nn
 
+from snippets.applications.blocks import equal_weights
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.races import (
     in_short,
@@ -241,8 +241,7 @@ if __name__ == "__main__":
     # --8<-- [end:mass]
 
     # --8<-- [start:interventions]
-    uniform = deepcopy(reader)
-    uniform.fusion.cross.to_query.weight.data.zero_()  # all scores 0
+    uniform = equal_weights(reader, "to_query")
     pairs = mosaic_BXY, word_BT, answer_B
     for name, result_B in (
         ("all patches", right_B),

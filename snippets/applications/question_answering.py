@@ -8,11 +8,14 @@ import re
 import string
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from scipy.stats import bootstrap
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 from tokenizers import Tokenizer
@@ -20,8 +23,17 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 # --8<-- [end:imports]
+from snippets.applications.blocks import equal_weights
 from snippets.applications.e5 import load_e5
-from snippets.applications.encoder import Edit, Encoder, batch_of, load_minilm
+from snippets.applications.encoder import (
+    Edit,
+    Encoder,
+    bag,
+    batch_of,
+    embed,
+    hits,
+    load_minilm,
+)
 from snippets.applications.package_data import package_file
 from snippets.applications.parallel_text import families_of, read_pairs
 from snippets.applications.races import (
@@ -138,10 +150,10 @@ def exact(guesses: list[str], questions: list[Question]) -> float:
     return sum(normalized(g) == normalized(q.answer) for g, q in pairs) / len(questions)
 
 
-def interval(value_N: Tensor, draws: int = 2000) -> list[float]:
+def interval(value_N: Tensor) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of the mean over test questions."""
-    draw_CN = torch.randint(len(value_N), (draws, len(value_N)))
-    return value_N[draw_CN].mean(1).quantile(torch.tensor([0.025, 0.975])).tolist()
+    found = bootstrap((value_N.numpy(force=True),), np.mean, method="percentile", rng=0)
+    return tuple(found.confidence_interval)
 
 
 # --8<-- [end:measures]
@@ -294,16 +306,11 @@ def train(model: Reader, items: list[Item], steps: int, size: int = 8) -> list[f
 
 # --8<-- [start:read]
 @torch.no_grad()
-def read(
-    model: Reader,
-    items: list[Item],
-    questions: list[Question],
-    edit: Edit | None = None,
-) -> list[str]:
+def read(model: Reader, items: list[Item], questions: list[Question]) -> list[str]:
     """Return the span of at most 15 tokens with the largest sum of its two scores."""
     found = []
     for first in range(0, len(items), 16):
-        score_BT2 = model(items[first : first + 16], edit)
+        score_BT2 = model(items[first : first + 16])
         score_BTT = score_BT2[:, :, :1] + score_BT2[:, :, 1].unsqueeze(1)
         possible_TT = torch.ones_like(score_BTT[0]).triu().tril(14).bool()
         score_BTT = score_BTT.masked_fill(~possible_TT, -torch.inf)
@@ -316,16 +323,6 @@ def read(
 
 
 # --8<-- [end:read]
-
-
-# --8<-- [start:even]
-def even(number: int, weight_BHTT: Tensor) -> Tensor:
-    """Return equal weights on everything that has any weight: no learned attention."""
-    seen_BHTT = weight_BHTT > 0
-    return seen_BHTT / seen_BHTT.sum(-1, keepdim=True).clamp(min=1)
-
-
-# --8<-- [end:even]
 
 
 # --8<-- [start:looks]
@@ -343,39 +340,6 @@ def looks(model: Reader, item: Item) -> Tensor:
 
 
 # --8<-- [end:looks]
-
-
-# --8<-- [start:retrieval]
-@torch.no_grad()
-def sentence_vectors(
-    encoder: Encoder, tokenizer: Tokenizer, texts: list[str], how: str
-) -> Tensor:
-    """Return unit vectors (N, D), the mean over tokens of the last layer's states.
-
-    `how` is "attention", "even weights", or "embeddings" for the mean of those.
-    """
-    rows = []
-    for first in range(0, len(texts), 50):
-        token_BT, keep_BT, kind_BT = batch_of(
-            tokenizer, [f"query: {text}" for text in texts[first : first + 50]]
-        )
-        if how == "embeddings":
-            x_BTD = encoder.word(token_BT)
-        else:
-            edit = even if how == "even weights" else None
-            x_BTD = encoder(token_BT, keep_BT, kind_BT, edit)
-        mean_BD = (x_BTD * keep_BT.unsqueeze(-1)).sum(1) / keep_BT.sum(1, keepdim=True)
-        rows.extend(nn.functional.normalize(mean_BD, dim=-1).tolist())
-    return torch.tensor(rows)
-
-
-def first_hits(query_ND: Tensor, answer_ND: Tensor) -> float:
-    """Return R@1: how often the nearest answer of query n is answer n."""
-    best_N = (query_ND @ answer_ND.T).argmax(1)
-    return (best_N == torch.arange(len(best_N))).float().mean().item()
-
-
-# --8<-- [end:retrieval]
 
 
 if __name__ == "__main__":
@@ -476,7 +440,7 @@ if __name__ == "__main__":
     # --8<-- [end:weights]
 
     # --8<-- [start:without-weights]
-    equal_N = f1_of_each(read(model, items, test, even), test)
+    equal_N = f1_of_each(read(equal_weights(model, "to_q"), items, test), test)
     loss_N = each["question seen"] - equal_N
     print(f"F1 with equal weights {equal_N.mean():.3f}")
     low, high = interval(loss_N)
@@ -497,16 +461,18 @@ if __name__ == "__main__":
     print(
         f"{(near_NN > 0.6).sum() // 2 - 150} of their pairs of English sentences are alike"
     )
-    hits = {}
-    for how in ("attention", "even weights", "embeddings"):
-        zh_ND, en_ND = (
-            sentence_vectors(
-                encoder, tokenizer, [getattr(p, side) for p in chosen], how
-            )
-            for side in ("zh", "en")
-        )
-        hits[how] = first_hits(zh_ND, en_ND), first_hits(en_ND, zh_ND)
-        print(f"{how:12}  zh → en {hits[how][0]:.3f}  en → zh {hits[how][1]:.3f}")
-    assert min(hits["attention"]) > 0.85 > 0.7 > max(hits["embeddings"])
-    assert max(hits["even weights"]) < min(hits["embeddings"])
+    plain = [[pair[side] for pair in chosen] for side in range(2)]
+    asked = [[f"query: {text}" for text in side] for side in plain]
+    found = {}
+    for name, vectors in {
+        "attention": partial(embed, encoder, tokenizer),
+        "equal weights": partial(embed, equal_weights(encoder, "to_q"), tokenizer),
+        "bag": partial(bag, encoder, tokenizer),
+    }.items():
+        zh_ND, en_ND = map(vectors, plain if name == "bag" else asked)
+        ways = (zh_ND, en_ND), (en_ND, zh_ND)
+        found[name] = [hits(*way).mean().item() for way in ways]
+        print(f"{name:13}  zh → en {found[name][0]:.3f}  en → zh {found[name][1]:.3f}")
+    assert min(found["attention"]) > max(found["bag"]) + 0.2
+    assert max(found["equal weights"]) < min(found["bag"])
     # --8<-- [end:translations]

@@ -1,7 +1,6 @@
 """Tell nucleus from background in each pixel, with attention in the U-Net and without."""
 
 # --8<-- [start:imports]
-import copy
 
 import matplotlib.pyplot as plt
 import torch
@@ -17,7 +16,7 @@ from torch.nn.functional import (
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import UniformMixing
+from snippets.applications.blocks import equal_weights
 from snippets.applications.nuclei import (
     COLUMNS,
     PACKAGE,
@@ -167,26 +166,6 @@ def otsu(photo_XY: Tensor, sigma: float) -> Tensor:
 # --8<-- [end:otsu]
 
 
-# --8<-- [start:uniform]
-def without_weights(model: UNet) -> UNet:
-    """Return a copy whose attention averages all positions that it can see."""
-    model = copy.deepcopy(model)
-    middle = model.middle
-    if isinstance(middle, NonLocal):
-        middle.weight = lambda x_BDXY: torch.ones_like(
-            NonLocal.weight(middle, x_BDXY)
-        ).softmax(-1)
-    else:
-        for name in ("along_rows", "along_columns"):
-            learned = getattr(middle, name)
-            equal = UniformMixing(learned.to_v.in_features)
-            equal.load_state_dict(learned.state_dict(), strict=False)
-            setattr(middle, name, equal)
-    return model
-
-
-# --8<-- [end:uniform]
-
 if __name__ == "__main__":
     # --8<-- [start:data]
     torch.manual_seed(0)
@@ -329,11 +308,9 @@ if __name__ == "__main__":
 
     # --8<-- [start:without]
     with torch.no_grad():
-        for name in ("non-local", "axial"):
-            equal = [
-                iou_and_dice(without_weights(model)(view_BCC) > 0, truth_BCC)[0]
-                for model in results[name].models
-            ]
+        for name, scorer in (("non-local", "theta"), ("axial", "to_q")):
+            leveled = [equal_weights(m, scorer) for m in results[name].models]
+            equal = [iou_and_dice(m(view_BCC) > 0, truth_BCC)[0] for m in leveled]
             assert min(equal) > plain[0]
             print(f"{name}: learned {show(results[name].scores)}, equal {show(equal)}")
     # --8<-- [end:without]

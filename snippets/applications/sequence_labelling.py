@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 # --8<-- [end:imports]
+from snippets.applications.blocks import equal_weights
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
     in_short,
@@ -283,7 +284,6 @@ if __name__ == "__main__":
     for encoder, results in both.items():
         tagger = results["attention"].models[-1]
         learned = 100 * accuracy(tagger, test)
-        tagger.mixer = UniformAttention()
-        equal = 100 * accuracy(tagger, test)
+        equal = 100 * accuracy(equal_weights(tagger, "mixer.energy"), test)
         print(f"{encoder}: learned weights {learned:.2f} %, equal ones {equal:.2f} %")
     # --8<-- [end:without-weights]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 # --8<-- [end:imports]
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import Block, UniformMixing, equal_weights, weights_of
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
     Runs,
@@ -472,7 +472,6 @@ if __name__ == "__main__":
         runs["BiLSTM + attention"].scores,
         strict=True,
     ):
-        with torch.no_grad():
-            model.encoder.attention.energy.weight.zero_()  # all scores 0: equal weights
-        print(f"learned weights {learned:.1f} %, equal ones {score(model):.1f} %")
+        equal = score(equal_weights(model, "attention.energy"))
+        print(f"learned weights {learned:.1f} %, equal ones {equal:.1f} %")
     # --8<-- [end:equal]

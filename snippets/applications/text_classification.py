@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 # --8<-- [end:imports]
-from snippets.applications.blocks import Block
+from snippets.applications.blocks import Block, equal_weights
 from snippets.applications.package_data import archived, package_file
 from snippets.applications.races import (
     Runs,
@@ -357,8 +357,7 @@ if __name__ == "__main__":
         for model, learned in zip(
             runs["attention"].models, runs["attention"].scores, strict=True
         ):
-            pooling, model.attention = model.attention, None
-            equal, model.attention = accuracy(model, test), pooling
+            equal = accuracy(equal_weights(model, "attention.energy"), test)
             print(f"{language}: {learned:.1f} % right, equal weights {equal:.1f} %")
             assert learned - equal > 2
     # --8<-- [end:equal]

@@ -347,9 +347,11 @@ if __name__ == "__main__":
     # --8<-- [end:sentences]
 
     # --8<-- [start:english]
-    def compare(letters: list[str], text_any: list[Tensor], hidden: int) -> tuple:
-        """Race three networks; return the results and the best of the counts."""
-        A, test_BW = len(letters), windows(text_any[2])
+    def compare(
+        letters: list[str], text_any: list[Tensor], hidden: int, of: str
+    ) -> tuple:
+        """Race three networks; return the results and the counts' scores by n."""
+        A, (tune_BW, test_BW) = len(letters), map(windows, text_any[1:])
         results = race(
             {
                 "attention": lambda: Writer(A),
@@ -362,21 +364,23 @@ if __name__ == "__main__":
         table(results, "nats per character")
         counted = ngram_nats(text_any[0], test_BW, orders=6)
         print("counts, n = 1 … 6:", " ".join(f"{value:.2f}" for value in counted))
+        tuned = ngram_nats(text_any[0], tune_BW, orders=6)
+        best = tuned.index(min(tuned))
+        print("best n on the validation part:", best + 1)
+        in_short(results["mean"], results["attention"], counted[best], of=of)
         attention, mean, gru = (results[name].scores for name in results)
         assert parted(mean, attention)
         assert parted(attention, gru)
         assert min(gru) > min(counted) + 0.05
         return results, counted
 
-    in_english, counted = compare(english, english_any, hidden=146)
+    in_english, counted = compare(english, english_any, hidden=146, of="en")
     assert counted[2] < min(in_english["attention"].scores)
-    in_short(in_english["mean"], in_english["attention"], min(counted), of="en")
     # --8<-- [end:english]
 
     # --8<-- [start:chinese]
-    in_chinese, counted = compare(chinese, chinese_any, hidden=120)
+    in_chinese, counted = compare(chinese, chinese_any, hidden=120, of="zh")
     assert min(counted) == counted[2]
-    in_short(in_chinese["mean"], in_chinese["attention"], min(counted), of="zh")
     # --8<-- [end:chinese]
 
     # --8<-- [start:losses]

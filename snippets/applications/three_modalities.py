@@ -2,7 +2,6 @@
 
 # --8<-- [start:imports]
 import ctypes
-from copy import deepcopy
 from itertools import compress, product
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, weights_of
+from snippets.applications.blocks import Block, equal_weights, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
@@ -448,11 +447,9 @@ if __name__ == "__main__":
     # --8<-- [start:equal]
     for name in ("see", "read", "hear", "see+read+hear"):
         there = tuple(sense in name for sense in senses)
-        changes = []
-        for model in results["attention, hiding"].models:
-            equal = deepcopy(model)
-            for part_any in equal.fusion.block.mix.to_q.parameters():
-                part_any.data.zero_()  # all scores 0
-            changes.append(right(equal, test_any, there))
+        changes = [
+            right(equal_weights(model, "mix.to_q"), test_any, there)
+            for model in results["attention, hiding"].models
+        ]
         print(f"{name:14}{show(scores['attention, hiding', name])} → {show(changes)}")
     # --8<-- [end:equal]

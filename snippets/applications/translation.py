@@ -1,7 +1,6 @@
 """Translate Chinese with one fixed vector, with additive attention, with a Transformer."""
 
 # --8<-- [start:imports]
-import copy
 import math
 import re
 
@@ -15,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, weights_of
+from snippets.applications.blocks import Block, equal_weights, weights_of
 from snippets.applications.package_data import chinese_labels
 from snippets.applications.parallel_text import (
     BEGIN,
@@ -236,16 +235,6 @@ def attention_of(model: Translator, source_BS: Tensor, before_BT: Tensor) -> Ten
     return kept_any[0]
 
 
-def without_scores(model: Translator) -> Translator:
-    """Return a copy that scores every source position 0: softmax makes equal weights."""
-    model = copy.deepcopy(model)
-    layers = [block.cross.to_q for block in getattr(model, "writing", ())]
-    for layer in layers or [model.attention.energy]:
-        for part_any in layer.parameters():
-            nn.init.zeros_(part_any)
-    return model
-
-
 def draw_weights(
     model: Translator, pair: Pair, zh: dict[str, int], en: dict[str, int]
 ) -> None:
@@ -362,7 +351,8 @@ if __name__ == "__main__":
 
     # --8<-- [start:equal-weights]
     for model in (attention, transformer):
-        flat = say(without_scores(model), asked, en)
+        scorer = "cross.to_q" if model is transformer else "attention.energy"
+        flat = say(equal_weights(model, scorer), asked, en)
         learned, equal = (measure(x, test, BLEU_METRIC)[0] for x in (model.said, flat))
         print(f"{type(model).__name__}: BLEU {learned:.1f}, equal weights {equal:.1f}")
         assert equal < learned / 2

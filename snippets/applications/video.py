@@ -2,7 +2,6 @@
 
 # --8<-- [start:imports]
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from torch.nn.functional import avg_pool2d, cross_entropy, normalize, pad
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import Block, UniformMixing, equal_weights, weights_of
 from snippets.applications.digits import DIGITS_PACKAGE, read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.races import (
@@ -199,16 +198,6 @@ def shuffled(clip_BTXY: Tensor) -> Tensor:
     return clip_BTXY[torch.arange(len(order_BT)).unsqueeze(1), order_BT]
 
 
-def leveled(model: Watcher, part: str) -> Watcher:
-    """Return a copy in which all weights over "time" or over "space" are equal."""
-    copy = deepcopy(model)
-    for block in copy.blocks:
-        layer = block.time if part == "time" else block.space.mix
-        nn.init.zeros_(layer.to_q.weight)
-        nn.init.zeros_(layer.to_q.bias)  # all scores 0: all weights equal
-    return copy
-
-
 @torch.no_grad()
 def time_weights(model: Watcher, clip_BTXY: Tensor) -> Tensor:
     """Return the first block's weights between frames, mean of all else: (T, T)."""
@@ -326,8 +315,8 @@ if __name__ == "__main__":
     for model in results["divided"].models:
         rows["shuffled"].append(accuracy(model, mixed_BTXY, label_B))
         rows["reversed"].append(accuracy(model, clip_BTXY.flip(1), mirror_B))
-        for part in ("time", "space"):
-            level = accuracy(leveled(model, part), clip_BTXY, label_B)
+        for part, scorer in (("time", "time.to_q"), ("space", "space.mix.to_q")):
+            level = accuracy(equal_weights(model, scorer), clip_BTXY, label_B)
             rows[f"{part} equal"].append(level)
     for name, values in {"as trained": score["divided"], **rows}.items():
         print(f"{name:12} {show(values)}")

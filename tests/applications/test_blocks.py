@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from snippets.applications.blocks import Block, UniformMixing, weights_of
+from snippets.applications.blocks import (
+    Block,
+    UniformMixing,
+    equal_weights,
+    weights_of,
+)
+from snippets.foundations.additive import AdditiveAttention
 from snippets.properties.error_budget import error_budget, largest_error
 from snippets.transformer.multi_head import MultiHeadAttention, merge_heads, split_heads
 
@@ -107,3 +113,29 @@ def test_every_parameter_gets_a_gradient():
     silent = [name for name, p in block.named_parameters() if not p.grad.any()]
     # The bias of a key shifts all scores of a row alike: softmax does not see it.
     assert set(silent) <= {"mix.to_k.bias", "cross.to_k.bias"}
+
+
+def test_equal_weights_average_what_is_seen():
+    """All visible weights are equal, in attention by products and by addition."""
+    mask = torch.rand(2, 5, 5) < 0.6
+    mask[..., 0] = True
+    mean = mask / mask.sum(-1, keepdim=True)
+    x = 5 * torch.randn(2, 5, 8)
+    block = equal_weights(Block(8, 2), "mix.to_q")
+    weight = weights_of(block.mix, block.norm(x), mask_BTS=mask)
+    assert torch.allclose(weight, mean.unsqueeze(1).expand(-1, 2, -1, -1))
+    layer = equal_weights(AdditiveAttention(8, 8, 4), "energy")
+    assert torch.allclose(layer(x, x, x, mask)[1], mean)
+
+
+def test_equal_weights_change_the_named_part_of_a_copy():
+    """Nothing else moves, the model stays as it was, whole names count."""
+    block = Block(8, 2, cross=True)
+    before = {name: p.clone() for name, p in block.state_dict().items()}
+    copy = equal_weights(block, "cross.to_q")
+    assert all(p.equal(before[name]) for name, p in block.state_dict().items())
+    moved = {n for n, p in copy.state_dict().items() if not p.equal(before[n])}
+    assert moved == {"cross.to_q.weight", "cross.to_q.bias"}
+    for wrong in ("o_q", "energy"):
+        with pytest.raises(ValueError, match=f"is named '{wrong}'"):
+            equal_weights(block, wrong)

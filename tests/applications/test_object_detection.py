@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import find_objects
 
+from snippets.applications.blocks import equal_weights
 from snippets.applications.nuclei import load_nuclei, strip, tiles
 from snippets.applications.object_detection import (
     Flat,
@@ -26,7 +27,6 @@ from snippets.applications.object_detection import (
     set_loss,
     stack,
     train,
-    with_equal_weights,
 )
 
 
@@ -216,7 +216,9 @@ def test_attention_is_used(part):
     model = Queries()
     photo = torch.randn(1, 64, 64)
     before = model(photo)
-    assert not torch.allclose(with_equal_weights(model, part)(photo), before, atol=1e-4)
+    assert not torch.allclose(
+        equal_weights(model, f"{part}.to_q")(photo), before, atol=1e-4
+    )
     assert torch.equal(model(photo), before)
 
 

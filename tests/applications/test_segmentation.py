@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from skimage.filters import gaussian, threshold_otsu
 from sklearn.metrics import f1_score, jaccard_score
 
+from snippets.applications.blocks import equal_weights
 from snippets.applications.nuclei import (
     load_nuclei,
     strip,
@@ -20,7 +21,6 @@ from snippets.applications.segmentation import (
     iou_and_dice,
     otsu,
     train,
-    without_weights,
 )
 from snippets.vision.non_local import NonLocal
 from tests.shape_names import lies_of
@@ -120,13 +120,17 @@ def test_attention_is_used(name):
     model = UNet(awake(MIDDLES[name]()))
     photo = torch.randn(1, 32, 32) * 10
     before = model(photo)
-    assert not torch.allclose(without_weights(model)(photo), before, atol=1e-5)
+    assert not torch.allclose(
+        equal_weights(model, "theta" if name == "non-local" else "to_q")(photo),
+        before,
+        atol=1e-5,
+    )
     assert torch.equal(model(photo), before)
 
 
 def test_equal_weights_are_the_mean_of_the_positions():
     """The copy of a non-local block adds one and the same vector everywhere."""
-    model = without_weights(UNet(awake(NonLocal(32, 64))))
+    model = equal_weights(UNet(awake(NonLocal(32, 64))), "theta")
     x = torch.randn(1, 32, 4, 4)
     middle = model.middle
     mean = middle.last(middle.g(x).mean((2, 3), keepdim=True))

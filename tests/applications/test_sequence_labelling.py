@@ -234,11 +234,12 @@ def test_shapes(both_ways, context):
 @given(length=st.integers(1, 8), extra=st.integers(0, 5))
 def test_more_padding_changes_nothing(length, extra):
     """However much padding follows, the scores stay."""
-    tagger = Tagger(30, 8, both_ways=True, mixer=AdditiveAttention(16, 16, 8)).double()
+    tagger = Tagger(30, 8, both_ways=True, mixer=AdditiveAttention(16, 16, 8))
     char_1T = torch.randint(2, 30, (1, length))
-    padded = F.pad(char_1T, (0, extra))
-    short, long = tagger(char_1T)[0], tagger(padded)[0][:, :length]
-    assert largest_error(long, short) <= error_budget(short, short)
+    short = tagger(char_1T)[0]
+    long = tagger(F.pad(char_1T, (0, extra)))[0][:, :length]
+    exact = tagger.double()(char_1T)[0]
+    assert largest_error(long, exact) <= error_budget(short, exact, 2)
 
 
 def test_attention_is_used():

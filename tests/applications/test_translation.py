@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sacrebleu import sentence_bleu
 
 from snippets.applications import translation as page
+from snippets.applications.blocks import equal_weights
 from snippets.applications.parallel_text import Pair, read_pairs
 from snippets.applications.translation import (
     BEGIN,
@@ -27,7 +28,6 @@ from snippets.applications.translation import (
     say,
     train,
     translate,
-    without_scores,
     words_of,
 )
 from snippets.foundations.additive import AdditiveAttention
@@ -240,7 +240,7 @@ def test_weights_are_those_used(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_without_scores_all_weights_are_equal_and_matter(kind):
+def test_equal_weights_are_equal_and_matter(kind):
     """The copy averages, its output differs, and the original is as it was."""
     model = build(kind)
     source_BS, said_BT = torch.randint(4, 30, (2, 6)), torch.randint(4, 30, (2, 4))
@@ -251,7 +251,7 @@ def test_without_scores_all_weights_are_equal_and_matter(kind):
                 if hasattr(layer, name):
                     getattr(layer, name).weight.mul_(20)
     before = {name: part.clone() for name, part in model.state_dict().items()}
-    flat = without_scores(model)
+    flat = equal_weights(model, "cross.to_q" if kind == "Transformer" else "energy")
     for row, count in ((0, 6), (1, 4)):
         weight_any = attention_of(flat, source_BS, said_BT)[row, :, :count]
         assert torch.allclose(weight_any, torch.full((4, count), 1 / count))

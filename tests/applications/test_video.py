@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 from snippets.applications import video as page
-from snippets.applications.blocks import UniformMixing
+from snippets.applications.blocks import UniformMixing, equal_weights
 from snippets.applications.digits import read_digits
 from snippets.applications.package_data import package_file
 from snippets.applications.video import (
@@ -23,7 +23,6 @@ from snippets.applications.video import (
     Watcher,
     accuracy,
     frame_weights,
-    leveled,
     make_clips,
     read_frames,
     shuffled,
@@ -239,15 +238,15 @@ def test_contestants_are_close_in_parameters():
     assert kinds.count(UniformMixing) == 4
 
 
-def test_leveled_makes_equal_weights_where_it_says(small):
+def test_equal_weights_over_time_or_over_space(small):
     """The named weights are equal, the others and the original stay."""
     clip_BTXY, _ = make_clips(small, 4, generator())
     model = sharpened(Watcher(8, Divided))
     before = model(clip_BTXY)
     equal = torch.tensor(1 / FRAMES)
     assert not torch.allclose(time_weights(model, clip_BTXY), equal, atol=1e-3)
-    for part in ("time", "space"):
-        changed = leveled(model, part)
+    for part in ("time", "space.mix"):
+        changed = equal_weights(model, f"{part}.to_q")
         assert (changed(clip_BTXY) - before).abs().max() > 1e-4
         level = torch.allclose(time_weights(changed, clip_BTXY), equal, atol=1e-6)
         assert level == (part == "time")
