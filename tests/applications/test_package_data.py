@@ -40,7 +40,10 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_files_come_in_the_order_of_their_names(package):
+@pytest.mark.parametrize("step", [1, -1])
+def test_files_come_in_the_order_of_their_names(package, monkeypatch, step):
+    listed = page.files("toy")[::step]
+    monkeypatch.setattr(page, "files", lambda name: listed)
     paths = package_files("toy==1.0", "data/*.txt", digest(b"onetwo"))
     assert [path.name for path in paths] == ["a.txt", "b.txt"]
 
