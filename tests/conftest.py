@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import settings
@@ -35,6 +37,19 @@ def _seed_and_device(request: pytest.FixtureRequest):
     torch.set_default_device(request.config.getoption("--device"))
     yield
     torch.set_default_device(None)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    """Forget what earlier tests traced.
+
+    `flex_attention` traces itself even when it is not compiled; in torch 2.13 a call
+    with a score_mod and a block_mask that both capture tensors, then two other calls,
+    end in "TypeError: 'NoneType' object is not subscriptable" while torch explains
+    why it traces again.
+    """
+    if dynamo := sys.modules.get("torch._dynamo"):
+        dynamo.reset()
 
 
 @pytest.fixture(autouse=True)

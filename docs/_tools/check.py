@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 
 import yaml
@@ -29,6 +30,7 @@ def check(guide: Guide) -> list[Problem]:
         problems += check_front_matter(page, guide)
         problems += check_blocks(page, library)
         problems += check_headings(page)
+        problems += check_gallery(page)
         problems += references.check_citations(page, guide)
         problems += references.check_glossary(page, guide)
         problems += references.check_links(page, pages, guide)
@@ -262,6 +264,28 @@ def check_headings(page: Page) -> Iterator[Problem]:
             "the sections stand in another order",
             f"the order is: {', '.join(known)}",
         )
+
+
+def check_gallery(page: Page) -> Iterator[Problem]:
+    """Yield wrong answers that no cell refutes or that lead to no question."""
+    if page.kind != "gallery":
+        return
+    claims = [(line, text) for line, level, text, _ in page.headings if level == 2]
+    ends = [line for line, _ in claims[1:]] + [sys.maxsize]
+    for (line, text), end in zip(claims, ends, strict=True):
+        if not any(line < cell.line < end for cell in page.cells):
+            yield page.problem(
+                line,
+                f"no cell refutes the claim {text!r}",
+                "include the section of the question that does",
+            )
+        links = (target for at, target in references.links_of(page) if line < at < end)
+        if not any(re.match(r"(\.\./\w+/)?\w+\.md", target) for target in links):
+            yield page.problem(
+                line,
+                f"the claim {text!r} leads to no question",
+                "link the question page that it belongs to",
+            )
 
 
 def check_ids(pages: dict) -> Iterator[Problem]:

@@ -43,6 +43,7 @@ KEYS = {
     "implementation": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
     "comparison": (ALWAYS | {"tags", "sources"}, MAY | {"packages", "time_limit"}),
     "question": (ALWAYS | {"tags", "sources", "level", "evidence"}, MAY | {"packages"}),
+    "gallery": (ALWAYS | {"tags"}, MAY),
     "application": (
         ALWAYS | {"tags", "sources", "packages"},
         MAY | {"time_limit"},
@@ -63,6 +64,7 @@ HEADINGS = {
     "question": ["in-one-sentence", "in-full", "evidence", "follow-ups", "pitfalls"],
     "application": ["question", "data", "model", "result", "weights", "limits"],
 }
+GALLERY = "wrong_about_"  # the stem of a theme's page of wrong answers begins with it
 PARTS = {
     "implementations": "implementation",
     "questions": "question",
@@ -110,6 +112,8 @@ class Page:
             return "index"
         if self.key.startswith("implementations/comparisons/"):
             return "comparison"
+        if self.key.startswith("questions/") and self.path.stem.startswith(GALLERY):
+            return "gallery"
         return PARTS.get(self.key.split("/")[0], "plain")
 
     @cached_property

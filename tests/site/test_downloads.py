@@ -13,7 +13,7 @@ from tests.site.conftest import address
 
 # Small pages that run in seconds, an exercise as it is, and a bug to find.
 NOTEBOOKS = [
-    ("zh", "questions/basics/kinds_of_attention", "kinds_of_attention", ""),
+    ("zh", "questions/types/kinds_of_attention", "kinds_of_attention", ""),
     (
         "en",
         "questions/multimodal/what_is_multimodal_attention",

@@ -10,7 +10,7 @@ from tests.running import run_main
 @pytest.fixture
 def demonstration():
     """Run the evidence."""
-    return run_main("snippets.questions.basics.kinds_of_attention")
+    return run_main("snippets.questions.types.kinds_of_attention")
 
 
 def test_hard_is_one_hot_and_its_mean_is_soft(demonstration):
