@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         "site", help="check, run, build both languages into site/"
     )
     site.add_argument("--gpu-record", help="JSON of `run --device cuda --record`")
+    site.add_argument("--pdf", action="store_true", help="print the bank as PDF, too")
     serve = commands.add_parser("serve", help="serve both languages, rebuild on edits")
     serve.add_argument("--port", type=int, default=8000)
     books = commands.add_parser("notebooks", help="write the downloadable notebooks")
@@ -63,7 +64,7 @@ def _do(options: argparse.Namespace, guide: Guide) -> int | None:
     elif options.command == "site":
         from docs._tools.site import build
 
-        print(f"built {build(guide, gpu_record=options.gpu_record)}")
+        print(f"built {build(guide, gpu_record=options.gpu_record, pdf=options.pdf)}")
     elif options.command == "serve":
         from docs._tools.serve import serve
 

@@ -1,4 +1,4 @@
-"""Write every notebook that readers download: pages, exercises, bugs to find."""
+"""Write what readers download: notebooks of pages, exercises, bugs to find; Anki decks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from docs._tools import exercises, notebooks, practice
+from docs._tools import anki, exercises, notebooks, practice
 from docs._tools.guide import LANGUAGES, Guide
 from docs._tools.includes import Library
 from docs._tools.pages import load
@@ -16,7 +16,7 @@ from docs._tools.pages import load
 def write(
     guide: Guide, library: Library, site_url: str, folder: Path, language: str
 ) -> dict[str, Path]:
-    """Write a language's notebooks below `folder`, and one zip with all of them.
+    """Write a language's notebooks below `folder`, one zip with all, and its Anki decks.
 
     Returns {path below the language's site: file}; a page's own notebook has the key
     of the page and `.ipynb`.
@@ -44,6 +44,9 @@ def write(
             info = zipfile.ZipInfo(f"attention-guide-{language}/{name}")
             info.compress_type = zipfile.ZIP_DEFLATED
             packed.writestr(info, path.read_bytes())
+    alone = {key: pair[language] for key, pair in pages.items() if language in pair}
+    if "questions/index" in alone:
+        anki.write(guide, library, alone, site_url, archive.with_suffix(".apkg"))
     return written
 
 

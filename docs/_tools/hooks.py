@@ -10,10 +10,11 @@ from pathlib import Path
 
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import CombinedEvent, event_priority
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 from mkdocs.structure.pages import Page as MkDocsPage
 
 from docs._tools import (
+    bank,
     downloads,
     dress,
     exercises,
@@ -114,10 +115,17 @@ def _pages_as_notebooks(files, config):
         files.append(File.generated(config, f"{key}.md", abs_src_path=str(notebook)))
         for name, content in made.figures.items():
             files.append(File.generated(config, f"{key}/{name}", content=content))
-    archive = f"attention-guide-{STATE['language']}.zip"
-    path = STATE["guide"].build / "downloads" / archive
-    if path.exists():
-        files.append(File.generated(config, archive, abs_src_path=str(path)))
+    for ending in ("zip", "apkg"):
+        name = f"attention-guide-{STATE['language']}.{ending}"
+        path = STATE["guide"].build / "downloads" / name
+        if path.exists():
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    for theme in bank.themes(STATE["pages"]):
+        text = bank.printable(theme, STATE["guide"], config["extra"]["root_url"])
+        name = f"questions/{theme.room}/print.md"
+        level = InclusionLevel.NOT_IN_NAV
+        files.append(File.generated(config, name, content=text, inclusion=level))
+        files.get_file_from_path(name).edit_uri = None
     theme = STATE["guide"].docs / "_theme" / "assets"
     for path in sorted(theme.rglob("*")) if theme.exists() else []:
         if path.is_file():
@@ -185,6 +193,13 @@ def on_page_markdown(markdown, page, config, files):
         return made.markdown
     if source.meta.get("id") == "glossary":
         return source.body + glossary_page.table(guide, source.language)
+    if source.meta.get("id") in bank.LISTS:
+        made = bank.LISTS[source.meta["id"]](source, STATE["pages"], guide)
+        if source.meta["id"] == "all_questions" and config["extra"].get("pdf"):
+            made += bank.pdf_link(source.language)
+        return source.body + made
+    if source.kind == "index" and source.key.startswith("questions/"):
+        return source.body + bank.of_theme(source, STATE["pages"])
     if source.meta.get("id") in practice.TABLES:
         return source.body + practice.table(source, list(STATE["exercises"].values()))
     made = render.render(source, None, STATE["runner"].library, guide).markdown

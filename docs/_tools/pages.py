@@ -114,6 +114,8 @@ class Page:
             return "comparison"
         if self.key.startswith("questions/") and self.path.stem.startswith(GALLERY):
             return "gallery"
+        if self.key.startswith("questions/") and self.key.count("/") == 1:
+            return "plain"  # what lists the questions
         return PARTS.get(self.key.split("/")[0], "plain")
 
     @cached_property
@@ -170,6 +172,17 @@ class Page:
         for block in self.blocks:
             if block.language is None:
                 yield from enumerate(block.lines, block.line)
+
+    def section(self, identity: str) -> str:
+        """Return the prose below the heading with that id, up to the next of its level."""
+        lines, inside = [], False
+        for _, line in self.prose_lines():
+            heading = HEADING.match(line)
+            if heading and len(heading[1]) <= 2:
+                inside = heading["id"] == identity
+            elif inside:
+                lines.append(line)
+        return "\n".join(lines).strip()
 
     def line_of(self, key: str) -> int:
         """Return the line of a front-matter key, else the first line."""

@@ -16,7 +16,7 @@ from docs._tools import exercises, notebooks
 from docs._tools.exercises import Bug, Exercise
 from docs._tools.guide import Guide
 from docs._tools.includes import Library
-from docs._tools.pages import HEADING, Page, load
+from docs._tools.pages import Page, load
 from docs._tools.problems import Stop
 
 HIDDEN = {"jupyter": {"source_hidden": True}, "tags": ["hide-input"]}
@@ -89,7 +89,7 @@ def exercise_notebook(exercise: Exercise, site_url: str) -> NotebookNode:
     page = exercise.page
     words = WORDS[page.language]
     statement = notebooks.for_jupyter(
-        _section(page, "practice"), page, exercise.guide, site_url
+        page.section("practice"), page, exercise.guide, site_url
     )
     given = [
         new_code_cell(exercises.blanked(code) if blank else code)
@@ -155,18 +155,6 @@ def _notebook(
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"
     return new_notebook(cells=cells, metadata={"kernelspec": notebooks.KERNEL})
-
-
-def _section(page: Page, identity: str) -> str:
-    """Return the prose below the heading with that id, up to the next of its level."""
-    lines, inside = [], False
-    for _, line in page.prose_lines():
-        heading = HEADING.match(line)
-        if heading and len(heading[1]) <= 2:
-            inside = heading["id"] == identity
-        elif inside:
-            lines.append(line)
-    return "\n".join(lines).strip()
 
 
 def real_bugs(exercise: Exercise) -> list[Bug]:

@@ -31,19 +31,36 @@ def check_all(guide: Guide) -> list[Problem]:
     return sorted({*check(guide), *formulas})
 
 
-def build(guide: Guide, *, gpu_record: str | None = None, device: str = "cpu") -> Path:
+def build(
+    guide: Guide,
+    *,
+    gpu_record: str | None = None,
+    device: str = "cpu",
+    pdf: bool = False,
+) -> Path:
     """Check, run what has to run, build both languages, then publish them at once."""
     stop_if(check_all(guide))
     stop_if(Runner(guide, device).run())
-    return publish(guide, guide.site, gpu_record=gpu_record)
+    site = publish(guide, guide.site, gpu_record=gpu_record, pdf=pdf)
+    if pdf:
+        from docs._tools.pdf import write  # needs the packages of the group `test`
+
+        write(guide, site)
+    return site
 
 
 def publish(
-    guide: Guide, target: Path, *, gpu_record: str | None = None, strict: bool = True
+    guide: Guide,
+    target: Path,
+    *,
+    gpu_record: str | None = None,
+    strict: bool = True,
+    pdf: bool = False,
 ) -> Path:
     """Build both languages beside `target` and put them in its place when whole.
 
-    `strict` stops on MkDocs' warnings; `make serve` shows the page all the same.
+    `strict` stops on MkDocs' warnings; `make serve` shows the page all the same. `pdf`
+    says that the PDFs will be written beside it, so that pages link them.
     """
     guide.build.mkdir(exist_ok=True)
     (guide.build / "jieba.txt").write_text(
@@ -56,7 +73,7 @@ def publish(
     # Each language in a process of its own: two cores, and MkDocs keeps global state.
     with ProcessPoolExecutor(len(parts), mp_context=get_context("spawn")) as pool:
         builds = [
-            pool.submit(_build_language, guide, language, folder, gpu, strict)
+            pool.submit(_build_language, guide, language, folder, gpu, strict, pdf)
             for language, folder in parts.items()
         ]
         faults = [fault for build in builds if (fault := build.exception())]
@@ -91,14 +108,14 @@ def _record(path: str) -> dict:
 
 
 def _build_language(
-    guide: Guide, language: str, folder: Path, gpu: dict, strict: bool
+    guide: Guide, language: str, folder: Path, gpu: dict, strict: bool, pdf: bool
 ) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("mkdocs").setLevel(logging.WARNING)
     jieba.setLogLevel(logging.WARNING)
     try:
         config = load_config(str(guide.root / CONFIG[language]), site_dir=str(folder))
-        config["extra"]["gpu"] = gpu
+        config["extra"] |= {"gpu": gpu, "pdf": pdf}
         counter = _Warnings()
         logging.getLogger("mkdocs").addHandler(counter)
         try:

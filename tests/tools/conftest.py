@@ -244,6 +244,12 @@ def write_guide(root: Path) -> Fixture:
 
 
 @pytest.fixture
+def guide(fixture: Fixture) -> Guide:
+    """The guide of `fixture`."""
+    return fixture.guide
+
+
+@pytest.fixture
 def fixture(tmp_path: Path) -> Fixture:
     """Give a guide in an empty folder."""
     return write_guide(tmp_path)
