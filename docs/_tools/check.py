@@ -34,6 +34,7 @@ def check(guide: Guide) -> list[Problem]:
         problems += references.check_citations(page, guide)
         problems += references.check_glossary(page, guide)
         problems += references.check_links(page, pages, guide)
+    problems += references.check_terms(pages, guide)
     problems += check_ids(pages)
     problems += check_order(pages)
     problems += parity.check(pages)
@@ -48,7 +49,7 @@ def check(guide: Guide) -> list[Problem]:
 def check_data_files(guide: Guide) -> Iterator[Problem]:
     """Yield what is wrong with tags.yml, sources.yml and glossary.yml themselves."""
     needs = {
-        "glossary.yml": {"id", "zh", "en", "note_zh", "note_en"},
+        "glossary.yml": {"id", "zh", "en", "note_zh", "note_en", "page"},
         "sources.yml": {"cite", "title", "authors", "year"},
         "tags.yml": {"zh", "en"},
     }

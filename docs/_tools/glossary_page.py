@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from posixpath import relpath
+
 from docs._tools.guide import Guide
 
-HEAD = {"zh": ("中文", "English", "意思"), "en": ("English", "中文", "Meaning")}
+HEAD = {
+    "zh": ("中文", "English", "意思", "不写"),
+    "en": ("English", "中文", "Meaning", "Not"),
+}
+COMMA = {"zh": "、", "en": ", "}
+WHY = {"zh": "{}：{}", "en": "{}: {}"}
 
 
 def table(guide: Guide, language: str) -> str:
-    """Return the glossary as a Markdown table, sorted by the language's own term."""
+    """Return the glossary as a Markdown table, sorted by the language's own term.
+
+    Each term leads to the page that defines it.
+    """
     other = "en" if language == "zh" else "zh"
-    lines = ["", "| " + " | ".join(HEAD[language]) + " |", "|---|---|---|"]
+    lines = ["", "| " + " | ".join(HEAD[language]) + " |", "|---|---|---|---|"]
     for term in sorted(guide.glossary, key=lambda t: t[language].lower()):
+        link = relpath(f"{term['page']}.md", "about")
+        avoided = COMMA[language].join(term.get(f"avoid_{language}", []))
+        if why := term.get(f"why_{language}"):
+            avoided = WHY[language].format(avoided, why)
         lines.append(
-            f"| {term[language]} | {term[other]} | {term['note_' + language]} |"
+            f"| [{term[language]}]({link}) | {term[other]} | {term['note_' + language]} "
+            f"| {avoided} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ CITATION = re.compile(r"\[@(?P<key>[\w:-]+)(?:,\s*(?P<place>[^\]]+))?\]")
 LINK = re.compile(
     r"(?<!\\)(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)"
 )
+GLOSS = re.compile(r"(?<=[\u3400-\u9fff]) ?\((?P<en>[A-Za-z][A-Za-z -]+)\)")
 INLINE = re.compile(r"`[^`\n]+`|\$[^$\n]+\$")
 WORDS = {"zh": "出处", "en": "Sources"}
 
@@ -95,6 +96,40 @@ def check_glossary(page: Page, guide: Guide) -> Iterator[Problem]:
                         number,
                         f"{wrong!r} is not the agreed term",
                         f"write {term[page.language]!r} (docs/glossary.yml, {term['id']})",
+                    )
+
+
+def check_terms(pages: dict, guide: Guide) -> Iterator[Problem]:
+    """Yield terms whose page does not exist, and terms that a page glosses otherwise.
+
+    A Chinese page introduces a term as 中文 (English): the two must be those agreed.
+    """
+    path = guide.docs / "glossary.yml"
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for term in guide.glossary:
+        if term["page"] not in pages:
+            number = next(
+                n for n, x in enumerate(lines, 1) if f"id: {term['id']}," in x
+            )
+            yield Problem(
+                path,
+                number,
+                f"{term['id']!r} is defined on {term['page']!r}, which does not exist",
+                "name the page that explains the term, without language and ending",
+            )
+    agreed = {term["en"].lower(): term for term in guide.glossary}
+    for pair in pages.values():
+        page = pair.get("zh")
+        for number, line in prose_of(page) if page else ():
+            for match in GLOSS.finditer(line):
+                term = agreed.get(match["en"].lower())
+                before = line[: match.start()]
+                if term and not before.endswith(term["zh"]):
+                    yield page.problem(
+                        number,
+                        f"{before[-6:] + match[0]!r} is not the agreed term",
+                        f"write {term['zh']} ({term['en']}) "
+                        f"(docs/glossary.yml, {term['id']})",
                     )
 
 

@@ -220,7 +220,7 @@ def write_guide(root: Path) -> Fixture:
     )
     (root / "docs/glossary.yml").write_text(
         "- {id: mask, zh: 掩码, en: mask, note_zh: 布尔。, note_en: Boolean., "
-        "avoid_zh: [遮罩], avoid_en: [masque]}\n",
+        "page: implementations/room/mean, avoid_zh: [遮罩], avoid_en: [masque]}\n",
         "utf-8",
     )
     (root / "docs/sources.yml").write_text(

@@ -174,11 +174,24 @@ def test_chinese_term_to_avoid(fixture):
 def test_an_agreed_term_may_hold_one_to_avoid(fixture):
     with (fixture.guide.docs / "glossary.yml").open("a", encoding="utf-8") as file:
         file.write(
-            "- {id: padding, zh: 填充遮罩层, en: padding, note_zh: 填。, note_en: Pads.}\n"
+            "- {id: padding, zh: 填充遮罩层, en: padding, note_zh: 填。, note_en: Pads., "
+            "page: implementations/room/mean}\n"
         )
     fixture.edit(fixture.path("zh"), "说明。", "填充遮罩层。")
     stamp_keys(fixture.guide, [KEY])
     assert check_all(fixture.guide) == []
+
+
+def test_a_term_is_introduced_with_its_agreed_chinese(fixture):
+    fixture.edit(fixture.path("zh"), "说明。", "布尔面罩 (mask) 与掩码 (mask)。")
+    stamp_keys(fixture.guide, [KEY])
+    problem = told(check_all(fixture.guide), "'布尔面罩 (mask)'", "write 掩码 (mask)")
+    assert problem.path == fixture.path("zh")
+
+
+def test_a_term_is_defined_on_a_page(fixture):
+    fixture.edit(fixture.guide.docs / "glossary.yml", "room/mean", "room/other")
+    told(check_all(fixture.guide), "'mask' is defined on", "which does not exist")
 
 
 def test_section_that_never_ends(fixture):
@@ -202,6 +215,7 @@ def test_section_that_starts_twice(fixture):
     ("name", "old", "new", "words"),
     [
         ("glossary.yml", "zh: 掩码, ", "", "lacks zh"),
+        ("glossary.yml", "page: implementations/room/mean, ", "", "lacks page"),
         ("sources.yml", "  year: 2017\n", "", "lacks year"),
         ("sources.yml", "  arxiv: '1706.03762'\n", "", "has no link"),
         ("glossary.yml", "{id", "[{id", "cannot be read as YAML"),
