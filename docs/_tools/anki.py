@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import sqlite3
 import time
+import zipfile
+from contextlib import closing
 from html import escape
 from pathlib import Path
 from posixpath import normpath
+from tempfile import TemporaryDirectory
 
 import genanki
 
@@ -82,8 +87,7 @@ def write(
                 )
             )
         decks.append(deck)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    genanki.Package(decks).write_to_file(str(path), timestamp=time.time())
+    _pack(genanki.Package(decks), path)
     return sum(len(deck.notes) for deck in decks)
 
 
