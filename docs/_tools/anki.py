@@ -91,6 +91,21 @@ def write(
     return sum(len(deck.notes) for deck in decks)
 
 
+def _pack(package: genanki.Package, path: Path) -> None:
+    """Write a package as genanki does, but compressed and without leaving its database."""
+    now = time.time()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as folder:
+        database = Path(folder) / "collection.anki2"
+        with closing(sqlite3.connect(database)) as connection:
+            numbers = itertools.count(int(now * 1000))
+            package.write_to_db(connection.cursor(), now, numbers)
+            connection.commit()
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.write(database, database.name)
+            packed.writestr("media", "{}")
+
+
 def _fields(
     page: Page, guide: Guide, library: Library, site_url: str
 ) -> dict[str, str]:
