@@ -70,8 +70,8 @@ class Theme:
 def themes(pages: dict[str, Page]) -> list[Theme]:
     """Return the themes of one language's pages that hold a question."""
     found = []
-    order = pages["questions/index"].meta.get("order", []) if pages else []
-    for room in order:
+    top = pages.get("questions/index")
+    for room in top.meta.get("order", []) if top else []:
         index = pages.get(f"questions/{room}/index")
         if index is None:
             continue
