@@ -1,0 +1,47 @@
+"""The facts that the page on deriving online softmax states."""
+
+import re
+
+import pytest
+import torch
+
+from snippets.questions.softmax.deriving_online_softmax import attend_online
+from tests.running import run_main
+
+
+@pytest.fixture(scope="module")
+def output():
+    """Run the evidence."""
+    return run_main("snippets.questions.softmax.deriving_online_softmax").output
+
+
+def test_by_hand(output):
+    """The factor is exp(-2) where the maximum rises by 2, 1 where it does not."""
+    repairs = re.findall(r"repair (\S+),", output)
+    assert repairs == ["0.0000", "0.1353", "1.0000", "0.1353"]
+    assert output.count("sum 1.2034") == 2
+
+
+@pytest.mark.parametrize("order", ["drawn", "rising", "falling"])
+def test_one_pass_equals_softmax(order):
+    """Whatever the order, also for scores that overflow an exponential."""
+    torch.manual_seed(1)
+    score_S, v_SV = 300 * torch.randn(50).double(), torch.randn(50, 3).double()
+    if order != "drawn":
+        score_S = score_S.sort(descending=order == "falling").values
+    torch.testing.assert_close(
+        attend_online(score_S, v_SV), torch.softmax(score_S, 0) @ v_SV
+    )
+
+
+def test_without_the_factor_only_falling_scores_are_right(output):
+    """Three of the four orders are off by much more than rounding."""
+    bad = re.findall(r"without the repair (\S+)", output)
+    assert [float(x) > 0.01 for x in bad] == [True, True, False, True]
+
+
+def test_the_maximum_rises_seldom(output):
+    """About 8.8 times in 10,000."""
+    assert float(re.search(r"10000 .* rises (\S+)", output)[1]) == pytest.approx(
+        8.8, abs=0.4
+    )

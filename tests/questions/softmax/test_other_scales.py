@@ -1,0 +1,35 @@
+"""The facts that the page on other scales states."""
+
+import pytest
+import torch
+
+from snippets.questions.softmax.other_scales import score_change
+from tests.running import run_main
+
+
+@pytest.fixture(scope="module")
+def names():
+    """Run the evidence."""
+    return run_main("snippets.questions.softmax.other_scales").names
+
+
+def test_scores_start_where_the_table_says(names):
+    """Variances of about 65, 1 and 0.016, and 1 with T5's initialization."""
+    values = list(names["variance"].values())
+    assert values == pytest.approx([65, 1, 0.016, 1], rel=0.1)
+
+
+def test_constants_can_be_absorbed(names):
+    """Other constants and a temperature give the same weights after rescaling."""
+    for other in ("full_TS", "learned_TS"):
+        torch.testing.assert_close(names[other], names["root_TS"], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_folded_steps_go_further(size):
+    """K times as far with SGD, √K times as far with Adam."""
+    for optimizer, expected in ((torch.optim.SGD, size), (torch.optim.Adam, size**0.5)):
+        ratio = score_change(optimizer, True, size) / score_change(
+            optimizer, False, size
+        )
+        assert ratio == pytest.approx(expected, rel=0.05)
