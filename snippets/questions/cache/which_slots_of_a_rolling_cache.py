@@ -66,7 +66,7 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     q_any, k_any, v_any = torch.randn(3, 1, 1, 4, 8, dtype=torch.float64)
     ring = [4, 5, 6, 3]  # positions in the slots after position 6
-    by_slot = torch.tensor([position - 3 for position in ring])
+    by_slot_S = torch.tensor([position - 3 for position in ring])
     age_any = torch.arange(4, dtype=torch.float64) - 3  # ALiBi: minus the distance
     moved = {}
     for name, bias_any in (("none", torch.zeros_like(age_any)), ("ALiBi", age_any)):
@@ -75,8 +75,8 @@ if __name__ == "__main__":
         )
         two_any = F.scaled_dot_product_attention(  # the bias stays in slot order
             q_any[:, :, -1:],
-            k_any[:, :, by_slot],
-            v_any[:, :, by_slot],
+            k_any[:, :, by_slot_S],
+            v_any[:, :, by_slot_S],
             attn_mask=bias_any.expand(1, 1, 1, 4),
         )
         moved[name] = (one_any - two_any).abs().max().item()
