@@ -1,0 +1,38 @@
+"""The facts that the page on quantizing the cache states."""
+
+import pytest
+
+from tests.running import run_main
+
+
+@pytest.fixture
+def demonstration():
+    """Run the evidence."""
+    return run_main("snippets.questions.cache.how_to_quantize_the_cache")
+
+
+def test_large_channels_want_a_step_a_channel(demonstration):
+    """Per channel the error stays near 19%; per token it grows with the shift."""
+    error = demonstration.names["k_error"]
+    assert [error[s, "channel"] for s in (0, 3, 10, 30)] == pytest.approx(
+        [0.19] * 4, abs=0.02
+    )
+    per_token = [error[s, "token"] for s in (0, 3, 10, 30)]
+    assert per_token == sorted(per_token)
+    assert per_token[0] < error[0, "channel"]
+    assert per_token[2] > 2 * error[10, "channel"]
+
+
+def test_values_want_a_step_a_token(demonstration):
+    """Per token the error stays near 9%; per channel it grows with the spread."""
+    error = demonstration.names["v_error"]
+    assert [error[s, "token"] for s in (0.0, 0.5, 1.0)] == pytest.approx(
+        [0.09] * 3, abs=0.01
+    )
+    assert error[0.0, "channel"] < 1.5 * error[0.0, "token"]
+    assert error[1.0, "channel"] > 3 * error[1.0, "token"]
+
+
+def test_steps_take_room(demonstration):
+    """At 2 bits in groups of 32 the cache is 5.3 times smaller, not 8."""
+    assert "2 bits: 3 a number, 5.3 times smaller than 16" in demonstration.output
