@@ -73,8 +73,8 @@ if __name__ == "__main__":
     past_TT = torch.ones(8, 8, dtype=torch.bool).tril()
     with torch.no_grad():
         once_BTE = model(word_BT, past_TT)
-        steps = [model(word_BT[:, :t], past_TT[:t, :t])[:, -1] for t in range(1, 9)]
-    torch.testing.assert_close(once_BTE, torch.stack(steps, dim=1))
+        step_BE = [model(word_BT[:, :t], past_TT[:t, :t])[:, -1] for t in range(1, 9)]
+    torch.testing.assert_close(once_BTE, torch.stack(step_BE, dim=1))
     print(f"one pass of 8 positions = 8 passes, {once_BTE.shape[1]} losses a sentence")
     # --8<-- [end:parallel]
 

@@ -36,8 +36,8 @@ if __name__ == "__main__":
     N = 256  # pairs; 8 hidden factors show in 32 "pixels" and in 24 "words"
     to_pixels_8I, to_words_8J = torch.randn(8, 32), torch.randn(8, 24)
     image, text = tower(32), tower(24)
-    parameters = [*image.parameters(), *text.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=0.003)
+    both = nn.ModuleList((image, text))
+    optimizer = torch.optim.Adam(both.parameters(), lr=0.003)
     factor_N8 = torch.randn(N, 8)  # for the test: never trained on
     pixel_NI, word_NJ = torch.tanh(factor_N8 @ to_pixels_8I), factor_N8 @ to_words_8J
     before = hits(image(pixel_NI), text(word_NJ))

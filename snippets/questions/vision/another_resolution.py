@@ -33,11 +33,11 @@ def resize(table_ND: Tensor, side: int) -> Tensor:
     return torch.cat((table_ND[:1], new_1DYY[0].flatten(1).T))
 
 
-def resize_as_list(table_ND: Tensor, side: int) -> Tensor:
+def resize_as_list(table_MD: Tensor, side: int) -> Tensor:
     """Resize along the list of patches, as if it were a line: wrong."""
-    line_1DP = table_ND[1:].T.unsqueeze(0)
-    new_1DN = F.interpolate(line_1DP, side**2, mode="linear")
-    return torch.cat((table_ND[:1], new_1DN[0].T))
+    line_1DN = table_MD[1:].T.unsqueeze(0)
+    longer_1DP = F.interpolate(line_1DN, side**2, mode="linear")
+    return torch.cat((table_MD[:1], longer_1DP[0].T))
 
 
 # --8<-- [end:tables]
