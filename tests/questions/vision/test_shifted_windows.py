@@ -1,0 +1,38 @@
+"""What the page on shifted windows states."""
+
+import pytest
+import torch
+
+from snippets.questions.vision.shifted_windows import cut, shifted_mask
+from tests.running import run_main
+
+
+@pytest.fixture(scope="module")
+def run():
+    return run_main("snippets.questions.vision.shifted_windows")
+
+
+def test_the_page_prints_what_it_quotes(run):
+    assert "[256, 128, 128, 64] of 256" in run.output
+    assert "wrapped pairs: 448 of 1024" in run.output
+    assert "plain, then plain  : 16 to 16 positions" in run.output
+    assert "plain, then shifted: 16 to 64 positions" in run.output
+
+
+def test_only_the_mask_gives_the_nine_windows(run):
+    names = run.names
+    torch.testing.assert_close(names["masked_N1CK"], names["true_N1CK"])
+    assert (names["error_N"][1:] > 0.1).all()
+
+
+def test_opposite_corners_share_a_window_and_may_not_attend():
+    place_XY1 = torch.arange(64).view(8, 8, 1).roll((-2, -2), (0, 1))
+    last_C = cut(place_XY1, 4)[-1, :, 0].tolist()
+    first, end = last_C.index(0), last_C.index(63)
+    assert not shifted_mask(8, 4, 2)[-1, first, end]
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 4), (14, 7), (6, 2)])
+def test_no_shift_needs_no_mask(size, side):
+    assert shifted_mask(size, side, 0).all()
+    assert not shifted_mask(size, side, side // 2).all()
