@@ -24,7 +24,15 @@ if __name__ == "__main__":
         right[size, scaled] = found / 64000
         name = "words times √D" if scaled else "words not multiplied"
         print(f"D = {size:3}, {name}: {right[size, scaled]:.1%} of the words read")
+    code_any = sinusoidal(torch.arange(64), 512).float()
+    word_any = torch.randn(1000, 1, 512)
+    score_any = (word_any + code_any) @ code_any.T - code_any.square().sum(1) / 2
+    near_any = (score_any.argmax(dim=2) - torch.arange(64)).abs()
+    place = (near_any == 0).double().mean().item()
+    beside = (near_any <= 1).double().mean().item()
+    print(f"D = 512: {place:.0%} of the positions read, {beside:.1%} to within 1")
     assert right[512, True] == 1
+    assert beside > place > 0.5
     assert right[8, True] < 0.5
     assert right[512, False] < 0.5
     # --8<-- [end:recover]

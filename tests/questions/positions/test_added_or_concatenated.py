@@ -12,6 +12,13 @@ def right():
     return run_main(name).names["right"]
 
 
+def test_positions_are_read_up_to_a_neighbor():
+    """About 94% of the positions, and nearly all to within one."""
+    names = run_main("snippets.questions.positions.added_or_concatenated").names
+    assert names["place"] == pytest.approx(0.94, abs=0.02)
+    assert names["beside"] > 0.99
+
+
 def test_the_sum_keeps_the_word(right):
     """At 512 dimensions all words are read."""
     assert right[512, True] == 1
