@@ -11,6 +11,7 @@ import pytest
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
 from docs._tools.includes import includes
+from docs._tools.new import WRITE
 from docs._tools.pages import PARTS, each, load
 from docs._tools.problems import ROOT
 from docs._tools.site import check_all
@@ -90,6 +91,12 @@ def test_every_snippet_has_its_test_and_its_page(name):
     for page in pages:
         shown = {file for cell in page.cells for file, _ in includes(cell)}
         assert name in shown, f"{page.path} does not show {name}"
+
+
+def test_no_skeleton_is_left():
+    """`make new` writes pages that pass; nobody may leave them as they are."""
+    for page in each(load(GUIDE)):
+        assert WRITE[page.language] not in page.text, page.path
 
 
 def test_every_page_with_code_has_a_snippet_of_its_name():
