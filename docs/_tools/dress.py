@@ -70,6 +70,8 @@ def search_weight(page: Page) -> dict:
     """Return how the search treats a page that does not say so itself."""
     if page.kind == "index" or page.key == "tags":
         return {"exclude": True}  # lists: what they list is found
+    if page.kind == "gallery":
+        return {"boost": 0.2}  # what it shows stands on the pages of its questions, too
     return {"boost": 0.5} if page.kind == "plain" else {}
 
 
@@ -126,7 +128,7 @@ def reading_order(pages: dict[str, Page], part: str) -> list[str]:
     return [
         key
         for key in dict.fromkeys(keys)
-        if key in pages and pages[key].kind != "index"
+        if key in pages and pages[key].kind not in {"index", "plain"}
     ]
 
 
