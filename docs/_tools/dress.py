@@ -9,6 +9,7 @@ from html import escape
 
 import jieba
 
+from docs._tools import bank
 from docs._tools.notebooks import WORDS
 from docs._tools.pages import Page
 from docs._tools.references import links_of
@@ -72,7 +73,9 @@ def search_weight(page: Page) -> dict:
         return {"exclude": True}  # lists: what they list is found
     if page.kind == "gallery":
         return {"boost": 0.2}  # what it shows stands on the pages of its questions, too
-    return {"boost": 0.5} if page.kind == "plain" else {}
+    if page.kind == "plain":
+        return {"boost": 0.5}
+    return {} if page.kind == "question" else {"boost": 1.5}  # the page on the thing
 
 
 def search_index(text: str, pages: dict[str, dict[str, Page]], language: str) -> str:
@@ -128,7 +131,9 @@ def reading_order(pages: dict[str, Page], part: str) -> list[str]:
     return [
         key
         for key in dict.fromkeys(keys)
-        if key in pages and pages[key].kind not in {"index", "plain"}
+        if key in pages
+        and pages[key].kind != "index"
+        and pages[key].meta.get("id") not in bank.LISTS
     ]
 
 

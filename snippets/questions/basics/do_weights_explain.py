@@ -39,6 +39,8 @@ if __name__ == "__main__":
         )
         print("{:24} accuracy {:.2f}, weights moved {:.2f}".format(name, *result[name]))
     print(f"weight on the position of the cue, in both: {weight_BS.max().item():.2f}")
+    assert result["class at one position"][1] < 0.5 < result["class at one position"][0]
+    assert min(result["class at every position"]) > 0.95
     # --8<-- [end:shuffle]
 
     # --8<-- [start:norm]

@@ -35,6 +35,9 @@ if __name__ == "__main__":
         }
         support[scale] = {n: (each_S > 0).sum().item() for n, each_S in weights.items()}
         print(f"scores × {scale}: positive weights of 64", support[scale])
+        assert support[scale]["softmax"] == 64
+    assert support[0.001]["sparsemax"] == 64
+    assert support[10]["sparsemax"] == 1
     # --8<-- [end:zeros]
 
     # --8<-- [start:gradient]
@@ -49,4 +52,6 @@ if __name__ == "__main__":
         reached[name] = (jacobian_44 != 0).any(0).tolist()
         print(f"{name:9}", [f"{w:.2f}" for w in apply(few_4).tolist()], end=" ")
         print("gradient at the scores:", reached[name])
+    assert reached["softmax"] == [True] * 4
+    assert reached["sparsemax"] == [True, True, False, False]
     # --8<-- [end:gradient]

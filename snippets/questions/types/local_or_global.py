@@ -40,6 +40,9 @@ if __name__ == "__main__":
             scored[length] = (weight_any > 0).sum().item()
             total[name] = weight_any.sum().item()
         print(f"S = {length:4}: global {length} positions, local {scored[length]}")
+        assert scored[length] == 21
+    assert abs(total["window"] - 1) < 1e-5
+    assert total["with Gaussian"] < 0.7
     print("sum of the weights:", {name: f"{t:.2f}" for name, t in total.items()})
     # --8<-- [end:window]
 
@@ -55,4 +58,6 @@ if __name__ == "__main__":
         if out.requires_grad:
             gradient[name] = f"{torch.autograd.grad(out, center)[0].item():.2f}"
         print(f"{name:13}: gradient at the center", gradient[name])
+    assert gradient["window"] is None
+    assert gradient["with Gaussian"] is not None
     # --8<-- [end:gradient]
