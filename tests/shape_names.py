@@ -2,17 +2,22 @@
 
 A name ends in `_` and one capital letter per axis (`score_BHTS`); a digit stands for
 an axis of that size. Within one call a letter has one size, and a variable named by a
-bare letter (`T`) holds that size. A tensor with axes but without a suffix is a lie too,
+bare letter (`T`) holds that size. In a main block this holds for each section: readers
+meet them one by one, and sections of questions stand alone. A tensor with axes but without a suffix is a lie too,
 unless its name ends in `_any`: code for tensors of every shape says so.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
+
+from docs._tools.includes import MARK
 
 SNIPPETS = str(Path(__file__).parent.parent / "snippets")
 SUFFIX = re.compile(r"_([A-Z0-9]+)$")
@@ -55,17 +60,46 @@ class ShapeNames:
             self._raising = None  # refused arguments may well have a wrong shape
         elif event == "return":
             code = frame.f_code
-            names = frame.f_locals
+            parts = [frame.f_locals]
             if code.co_name == "<module>":
-                names = {k: v for k, v in names.items() if not k.startswith("__")}
+                parts = by_section(Path(code.co_filename), frame.f_locals)
             where = f"{Path(code.co_filename).name}:{code.co_name}"
-            self.lies += [f"{where}: {lie}" for lie in lies_of(names)]
+            self.lies += [f"{where}: {lie}" for part in parts for lie in lies_of(part)]
         return self._on_return
 
     def _refuses(self, frame, arg: object) -> bool:
         """Whether a frame ends by an exception; a module that caught one goes on."""
         inner = frame.f_code.co_name != "<module>"
         return inner and self._raising is frame and arg is None
+
+
+def by_section(file: Path, names: dict[str, object]) -> list[dict[str, object]]:
+    """Return a module's names in groups, each of those last assigned in one section."""
+    lines = file.read_text("utf-8").splitlines()
+    section, at = "", []
+    for line in lines:
+        if mark := MARK.match(line):
+            section = mark["name"] if mark["edge"] == "start" else ""
+        at.append(section)
+    where: dict[str, tuple[int, str]] = {}
+    for name, number in _assigned(ast.parse("\n".join(lines))):
+        if number >= where.get(name, (0, ""))[0]:
+            where[name] = number, at[number - 1]
+    groups: dict[str, dict[str, object]] = {}
+    for name, value in names.items():
+        if not name.startswith("__"):
+            _, section = where.get(name, (0, ""))
+            groups.setdefault(section, {})[name] = value
+    return list(groups.values())
+
+
+def _assigned(node: ast.AST) -> Iterator[tuple[str, int]]:
+    """Give (name, line) of each assignment, functions and classes aside."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id, child.lineno
+        elif not isinstance(child, (ast.FunctionDef, ast.ClassDef, ast.Lambda)):
+            yield from _assigned(child)
 
 
 def lies_of(names: dict[str, object]) -> list[str]:

@@ -1,10 +1,12 @@
 """The watcher of names catches what it promises to (CODE-1)."""
 
 import importlib.util
+from functools import partial
 
 import pytest
 import torch
 
+from tests import running
 from tests.shape_names import ShapeNames, lies_of
 
 
@@ -79,3 +81,42 @@ def test_exhibits_of_the_seed_keep_their_names(tmp_path):
     with ShapeNames(str(tmp_path)) as watch:
         module.f(torch.ones(2, 3))
     assert watch.lies == []
+
+
+MARK = "--8" + "<--"  # in one piece it would make sections of this file
+SECTIONS = """\
+import torch
+if __name__ == "__main__":
+    # {mark} [start:one]
+    T = 2
+    a_T = torch.ones(T)
+    # {mark} [end:one]
+    # {mark} [start:two]
+    b_T = torch.ones(3)
+    c_T = torch.ones({size})
+    # {mark} [end:two]
+"""
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A function that runs a file as `run_main` runs snippets."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(running, "ShapeNames", partial(ShapeNames, str(tmp_path)))
+
+    def ran(name: str, text: str):
+        (tmp_path / f"{name}.py").write_text(text)
+        return running.run_main(name)
+
+    return ran
+
+
+def test_each_section_of_a_main_block_has_its_own_sizes(run):
+    assert run("right_sections", SECTIONS.format(mark=MARK, size=3)).names[
+        "b_T"
+    ].shape == (3,)
+
+
+def test_a_main_block_that_lies_is_told_without_the_fixture_of_a_test(run):
+    with pytest.raises(AssertionError, match=r"`c_T` has shape \(4,\), but T is 3"):
+        run("wrong_sections", SECTIONS.format(mark=MARK, size=4))

@@ -145,6 +145,9 @@ BUGS = """# Wrong variants of the solution; caught_by names the first check that
   swap:
     - ["2 * x_TD", "-2 * x_TD"]
 """
+QUESTION_TEST = """def test_the_evidence_prints_what_the_page_quotes(evidence):
+    assert "(4, 8)" in evidence.output
+"""
 TEST = """from tests.running import run_main
 
 
@@ -195,7 +198,8 @@ def make(guide: Guide, kind: str, name: str) -> None:
         _write(test.with_name(f"bugs_{stem}.yml"), BUGS)
     else:
         _write(snippet, SNIPPET)
-    _write(test, TEST.format(module=f"snippets.{base}.{stem}".replace("/", ".")))
+    text = QUESTION_TEST if kind == "question" else TEST
+    _write(test, text.format(module=f"snippets.{base}.{stem}".replace("/", ".")))
     for language in LANGUAGES:
         text = _page(kind, stem, snippet.relative_to(guide.root).as_posix(), language)
         _write(guide.docs / language / f"{key}.md", text)

@@ -41,7 +41,7 @@ if __name__ == "__main__":
     gaps = {}
     for name, convert in (
         ("reordered", rows_to_halves),
-        ("left alone", lambda w, _: w),
+        ("left alone", lambda weight_any, _: weight_any),
     ):
         q_1HTK, k_1HTK = (heads(convert(w_any, H)) for w_any in (wq_any, wk_any))
         q_1HTK, k_1HTK = (

@@ -22,7 +22,9 @@ if __name__ == "__main__":
     def attend_from(start: int, values: str, v_11TK: Tensor = v_11TK) -> Tensor:
         """Attend with positions from `start`; values as they are, rotated, or both."""
         pos_1T = torch.arange(start, start + T).unsqueeze(0)
-        q_any, k_any = (rotate_halves(x, pos_1T, theta_J) for x in (q_11TK, k_11TK))
+        q_any, k_any = (
+            rotate_halves(each_11TK, pos_1T, theta_J) for each_11TK in (q_11TK, k_11TK)
+        )
         weight_11TT = torch.softmax(q_any @ k_any.mT / math.sqrt(K), dim=-1)
         if values == "as they are":
             return weight_11TT @ v_11TK

@@ -50,8 +50,8 @@ if __name__ == "__main__":
 
     # --8<-- [start:bound]
     K = 64
-    e_K = torch.randn(1, K)
-    score = scores(100 * e_K, 100 * e_K, "QK-norm").item()
+    e_1K = torch.randn(1, K)
+    score = scores(100 * e_1K, 100 * e_1K, "QK-norm").item()
     others = 8191 * math.exp(-2 * score)
     print(f"QK-norm, K = {K}: scores within ±{score:.2f}")
     print(f"one key of 8192 can still get {1 / (1 + others):.4f} of the weight")

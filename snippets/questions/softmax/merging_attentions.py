@@ -42,11 +42,13 @@ if __name__ == "__main__":
         for k_BHCK, v_BHCV in zip(k_BHSK.split(32, 2), v_BHSV.split(32, 2), strict=True)
     ]
     for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
-        done = parts[order[0]]
+        done_any = parts[order[0]]
         for n in order[1:]:
-            pair = (done, parts[n])
-            done = merge(*(torch.stack(x) for x in zip(*pair, strict=True)))
-        off = (done[0] - attend_part(q_BHTK, k_BHSK, v_BHSV)[0]).abs().max().item()
+            pair = (done_any, parts[n])
+            done_any = merge(
+                *(torch.stack(both_any) for both_any in zip(*pair, strict=True))
+            )
+        off = (done_any[0] - attend_part(q_BHTK, k_BHSK, v_BHSV)[0]).abs().max().item()
         print(f"merged in the order {order}: error {off:.0e}")
         assert off < 1e-12
     # --8<-- [end:any-tree]

@@ -52,11 +52,11 @@ if __name__ == "__main__":
 
     # --8<-- [start:norm]
     torch.manual_seed(0)
-    half_S = torch.tensor([0.5, 0.5, 0.0, 0.0])
-    even_S = torch.full((4,), 0.25)
-    sharp_S = torch.tensor([0.997, 0.001, 0.001, 0.001])
-    for name, p_S in (("even", even_S), ("two tie", half_S), ("sharp", sharp_S)):
-        top = torch.linalg.matrix_norm(softmax_jacobian(p_S), ord=2).item()
+    half_4 = torch.tensor([0.5, 0.5, 0.0, 0.0])
+    even_4 = torch.full((4,), 0.25)
+    sharp_4 = torch.tensor([0.997, 0.001, 0.001, 0.001])
+    for name, p_4 in (("even", even_4), ("two tie", half_4), ("sharp", sharp_4)):
+        top = torch.linalg.matrix_norm(softmax_jacobian(p_4), ord=2).item()
         print(f"{name:7}: largest eigenvalue {top:.4f}")
     largest = 0.0
     for size in (0.1, 1.0, 3.0, 10.0, 100.0):

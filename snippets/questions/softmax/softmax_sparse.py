@@ -33,9 +33,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     score_S = torch.randn(1000)
-    kept_S = score_S.topk(10)
+    best_any = score_S.topk(10)
     topk_S = torch.full_like(score_S, -torch.inf)
-    topk_S[kept_S.indices] = kept_S.values
+    topk_S[best_any.indices] = best_any.values
     results = {
         "softmax": torch.softmax(score_S, dim=0),
         "softmax of 5 × the scores": torch.softmax(5 * score_S, dim=0),

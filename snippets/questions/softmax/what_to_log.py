@@ -22,10 +22,10 @@ def watch(score_HTS: Tensor, mask_TS: Tensor) -> dict[str, Tensor]:
     p_HTS = log_HTS.exp()
     entropy_HT = -(p_HTS * log_HTS.masked_fill(~visible_HTS, 0.0)).sum(-1)
     count_T = mask_TS.sum(-1)
-    share_HT = (entropy_HT / count_T.log())[:, count_T > 1]
+    share_any = (entropy_HT / count_T.log())[:, count_T > 1]
     return {
         "largest_H": hidden_HTS.amax((-1, -2)),
-        "entropy_H": share_HT.mean(-1),
+        "entropy_H": share_any.mean(-1),
         "saturated_H": (p_HTS.amax(-1) > 0.99)[:, count_T > 1].float().mean(-1),
     }
 

@@ -118,8 +118,8 @@ if __name__ == "__main__":
 
     # --8<-- [start:space-time-run]
     for scheme in ("joint", "space", "time"):
-        per_patch = visible(4, 9, scheme).sum(1)
-        print(f"4 frames of 9 patches, {scheme}: {per_patch.unique().tolist()} a patch")
+        count_P = visible(4, 9, scheme).sum(1)
+        print(f"4 frames of 9 patches, {scheme}: {count_P.unique().tolist()} a patch")
     print("frames  joint a patch  divided a patch  joint in all  divided in all")
     for frames in (8, 16, 96):
         joint, divided = 196 * frames + 1, 196 + frames + 2  # with the class token

@@ -2,18 +2,10 @@
 
 import pytest
 
-from tests.running import run_main
 
-
-@pytest.fixture
-def demonstration():
-    """Run the evidence."""
-    return run_main("snippets.questions.cache.how_to_quantize_the_cache")
-
-
-def test_large_channels_want_a_step_a_channel(demonstration):
+def test_large_channels_want_a_step_a_channel(evidence):
     """Per channel the error stays near 19%; per token it grows with the shift."""
-    error = demonstration.names["k_error"]
+    error = evidence.names["k_error"]
     assert [error[s, "channel"] for s in (0, 3, 10, 30)] == pytest.approx(
         [0.19] * 4, abs=0.02
     )
@@ -23,9 +15,9 @@ def test_large_channels_want_a_step_a_channel(demonstration):
     assert per_token[2] > 2 * error[10, "channel"]
 
 
-def test_values_want_a_step_a_token(demonstration):
+def test_values_want_a_step_a_token(evidence):
     """Per token the error stays near 9%; per channel it grows with the spread."""
-    error = demonstration.names["v_error"]
+    error = evidence.names["v_error"]
     assert [error[s, "token"] for s in (0.0, 0.5, 1.0)] == pytest.approx(
         [0.09] * 3, abs=0.01
     )
@@ -33,6 +25,6 @@ def test_values_want_a_step_a_token(demonstration):
     assert error[1.0, "channel"] > 3 * error[1.0, "token"]
 
 
-def test_steps_take_room(demonstration):
+def test_steps_take_room(evidence):
     """At 2 bits in groups of 32 the cache is 5.3 times smaller, not 8."""
-    assert "2 bits: 3 a number, 5.3 times smaller than 16" in demonstration.output
+    assert "2 bits: 3 a number, 5.3 times smaller than 16" in evidence.output

@@ -4,21 +4,15 @@ import pytest
 import torch
 
 from snippets.questions.language.attentive_decoder import Decoder
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.language.attentive_decoder")
+def test_only_a_decoder_that_moves_first_uses_the_last_word(evidence):
+    assert "looks before moving: weights differ from step 3" in evidence.output
+    assert "looks after  moving: weights differ from step 2" in evidence.output
 
 
-def test_only_a_decoder_that_moves_first_uses_the_last_word(run):
-    assert "looks before moving: weights differ from step 3" in run.output
-    assert "looks after  moving: weights differ from step 2" in run.output
-
-
-def test_the_keys_are_projected_once(run):
-    assert "keys projected: 70 without the cache, 14 with it" in run.output
+def test_the_keys_are_projected_once(evidence):
+    assert "keys projected: 70 without the cache, 14 with it" in evidence.output
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

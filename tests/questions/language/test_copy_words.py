@@ -4,23 +4,17 @@ import pytest
 import torch
 
 from snippets.questions.language.copy_words import mix
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.language.copy_words")
+def test_the_page_prints_what_it_quotes(evidence):
+    assert "p_gen 1.0: zhou 0.000, most probable word <unk>" in evidence.output
+    assert "p_gen 0.5: zhou 0.325, most probable word zhou" in evidence.output
+    assert "p_gen 0.2: zhou 0.520, most probable word zhou" in evidence.output
 
 
-def test_the_page_prints_what_it_quotes(run):
-    assert "p_gen 1.0: zhou 0.000, most probable word <unk>" in run.output
-    assert "p_gen 0.5: zhou 0.325, most probable word zhou" in run.output
-    assert "p_gen 0.2: zhou 0.520, most probable word zhou" in run.output
-
-
-def test_assignment_loses_the_mass_of_repeated_words(run):
-    assert run.names["right_N"].sum().item() == pytest.approx(1)
-    assert run.names["careless_N"].sum().item() < 0.8
+def test_assignment_loses_the_mass_of_repeated_words(evidence):
+    assert evidence.names["right_N"].sum().item() == pytest.approx(1)
+    assert evidence.names["careless_N"].sum().item() < 0.8
 
 
 @pytest.mark.parametrize("generate", [0.0, 0.3, 1.0])

@@ -5,23 +5,16 @@ import math
 
 import pytest
 
-from tests.running import run_main
 
-
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.multimodal.early_late_fusion")
-
-
-def test_late_fusion_learns_or_but_not_xor(run):
-    loss = run.names["loss"]
+def test_late_fusion_learns_or_but_not_xor(evidence):
+    loss = evidence.names["loss"]
     assert loss["late", "or"] < 0.2
     assert loss["late", "xor"] == pytest.approx(math.log(2), abs=0.03)
 
 
 @pytest.mark.parametrize("design", ["middle", "early"])
-def test_meeting_before_the_score_learns_xor(run, design):
-    assert run.names["loss"][design, "xor"] < 0.1
+def test_meeting_before_the_score_learns_xor(evidence, design):
+    assert evidence.names["loss"][design, "xor"] < 0.1
 
 
 def test_no_sum_of_two_scores_is_right_on_all_four_pairs():

@@ -1,23 +1,16 @@
 """What the answer states: four blocks, the mixture, a masked modality."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from snippets.foundations.scaled_dot_product import attend
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.multimodal.what_is_multimodal_attention")
-
-
-def test_the_page_prints_what_it_quotes(run):
+def test_the_page_prints_what_it_quotes(evidence):
     rows = {
         line[:12].strip(): line[12:].split()
-        for line in run.output.splitlines()
+        for line in evidence.output.splitlines()
         if line.startswith(("joint  ", "co-", "two"))
     }
     assert rows["co-attention"] == ["0.000", "1.000", "1.000", "0.000", "True"]
@@ -26,10 +19,12 @@ def test_the_page_prints_what_it_quotes(run):
     assert rows["joint"][4] == "True"
 
 
-def test_missing_image_is_text_alone(run):
+def test_missing_image_is_text_alone(evidence):
     for name in ("k_11JK", "v_11JK"):
-        assert run.names[name][0, 0, 4:].isnan().all()
-    torch.testing.assert_close(run.names["alone_11TK"], run.names["self_11TK"])
+        assert evidence.names[name][0, 0, 4:].isnan().all()
+    torch.testing.assert_close(
+        evidence.names["alone_11TK"], evidence.names["self_11TK"]
+    )
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 999))

@@ -1,29 +1,19 @@
 """The facts of the page on T5's buckets."""
 
-import pytest
 
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.positions.bucketed_distances").names
-
-
-def test_both_directions_share_the_buckets(names):
+def test_both_directions_share_the_buckets(evidence):
     """16 for the past; 0 to 7 have one each, the last begins at 91."""
-    starts = names["starts"]["both ways"]
+    starts = evidence.names["starts"]["both ways"]
     assert starts[:9] == list(range(9))
     assert (len(starts), starts[9], starts[-1]) == (16, 12, 91)
 
 
-def test_causal_has_all_for_the_past(names):
+def test_causal_has_all_for_the_past(evidence):
     """32 buckets, the last from 113."""
-    assert len(names["starts"]["causal"]) == 32
-    assert names["starts"]["causal"][-1] == 113
+    assert len(evidence.names["starts"]["causal"]) == 32
+    assert evidence.names["starts"]["causal"][-1] == 113
 
 
-def test_clipping_ends_at_k(names):
+def test_clipping_ends_at_k(evidence):
     """17 kinds of past distance, one for all from 16."""
-    assert (names["shaw"], names["last"]) == (17, 16)
+    assert (evidence.names["shaw"], evidence.names["last"]) == (17, 16)

@@ -2,24 +2,19 @@
 
 import pytest
 
-from tests.running import run_main
 
-
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.positions.scaling_in_models").names
-
-
-def test_llama_is_not_yarn(names):
+def test_llama_is_not_yarn(evidence):
     """With the same constants the two tables differ, and not by rounding."""
-    assert names["counts"]["Llama 3.1"] != names["counts"]["Llama 3.1 as YaRN"]
-    assert names["apart"] > 1.5
+    assert (
+        evidence.names["counts"]["Llama 3.1"]
+        != evidence.names["counts"]["Llama 3.1 as YaRN"]
+    )
+    assert evidence.names["apart"] > 1.5
 
 
-def test_all_pairs_are_counted(names):
+def test_all_pairs_are_counted(evidence):
     """64 pairs in Llama and Qwen, 32 in the decoupled key of DeepSeek."""
-    sums = {name: sum(three) for name, three in names["counts"].items()}
+    sums = {name: sum(three) for name, three in evidence.names["counts"].items()}
     assert sums == {
         "Llama 3.1": 64,
         "Qwen3": 64,
@@ -28,6 +23,6 @@ def test_all_pairs_are_counted(names):
     }
 
 
-def test_the_temperature_of_deepseek(names):
+def test_the_temperature_of_deepseek(evidence):
     """Scores are multiplied by (0.1 ln 40 + 1)²."""
-    assert names["on_scores"] == pytest.approx(1.874, abs=0.001)
+    assert evidence.names["on_scores"] == pytest.approx(1.874, abs=0.001)

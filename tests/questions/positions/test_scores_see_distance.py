@@ -1,29 +1,19 @@
 """The facts of the page on relative positions under RoPE."""
 
-import pytest
-
-from tests.running import run_main
-
 OFFSETS = (-5, 0, 1, 7)
 
 
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.positions.scores_see_distance").names
-
-
-def test_the_start_does_not_matter(names):
+def test_the_start_does_not_matter(evidence):
     """At each of four offsets, scores agree up to rounding."""
-    assert max(names["spread"]["RoPE", offset] for offset in OFFSETS) < 1e-9
+    assert max(evidence.names["spread"]["RoPE", offset] for offset in OFFSETS) < 1e-9
 
 
-def test_the_offset_matters(names):
+def test_the_offset_matters(evidence):
     """The identity would give one score for all offsets."""
-    means = [names["mean"]["RoPE", offset] for offset in OFFSETS]
+    means = [evidence.names["mean"]["RoPE", offset] for offset in OFFSETS]
     assert min(abs(a - b) for a in means for b in means if a is not b) > 0.05
 
 
-def test_added_codes_feel_the_start(names):
+def test_added_codes_feel_the_start(evidence):
     """With addition the same offset gives other scores elsewhere."""
-    assert min(names["spread"]["added", offset] for offset in OFFSETS) > 1
+    assert min(evidence.names["spread"]["added", offset] for offset in OFFSETS) > 1

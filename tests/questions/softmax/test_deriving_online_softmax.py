@@ -6,20 +6,13 @@ import pytest
 import torch
 
 from snippets.questions.softmax.deriving_online_softmax import attend_online
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def output():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.deriving_online_softmax").output
-
-
-def test_by_hand(output):
+def test_by_hand(evidence):
     """The factor is exp(-2) where the maximum rises by 2, 1 where it does not."""
-    repairs = re.findall(r"repair (\S+),", output)
+    repairs = re.findall(r"repair (\S+),", evidence.output)
     assert repairs == ["0.0000", "0.1353", "1.0000", "0.1353"]
-    assert output.count("sum 1.2034") == 2
+    assert evidence.output.count("sum 1.2034") == 2
 
 
 @pytest.mark.parametrize("order", ["drawn", "rising", "falling"])
@@ -34,14 +27,14 @@ def test_one_pass_equals_softmax(order):
     )
 
 
-def test_without_the_factor_only_falling_scores_are_right(output):
+def test_without_the_factor_only_falling_scores_are_right(evidence):
     """Three of the four orders are off by much more than rounding."""
-    bad = re.findall(r"without the repair (\S+)", output)
+    bad = re.findall(r"without the repair (\S+)", evidence.output)
     assert [float(x) > 0.01 for x in bad] == [True, True, False, True]
 
 
-def test_the_maximum_rises_seldom(output):
+def test_the_maximum_rises_seldom(evidence):
     """About 8.8 times in 10,000."""
-    assert float(re.search(r"10000 .* rises (\S+)", output)[1]) == pytest.approx(
-        8.8, abs=0.4
-    )
+    assert float(
+        re.search(r"10000 .* rises (\S+)", evidence.output)[1]
+    ) == pytest.approx(8.8, abs=0.4)

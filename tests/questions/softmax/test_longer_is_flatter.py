@@ -4,34 +4,26 @@ import re
 
 import pytest
 
-from tests.running import run_main
 
-
-@pytest.fixture(scope="module")
-def result():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.longer_is_flatter")
-
-
-def test_a_fixed_lead_fades(result):
+def test_a_fixed_lead_fades(evidence):
     """From 0.97 to 0.03, and the lead needed for 0.9 from 6.8 to 13.7."""
-    rows = re.findall(r"^ *(\d+) +(0\.\d+) +(\d+\.\d)$", result.output, re.M)
+    rows = re.findall(r"^ *(\d+) +(0\.\d+) +(\d+\.\d)$", evidence.output, re.M)
     assert [float(x) for x in rows[0]] == pytest.approx([100, 0.97, 6.8], abs=0.01)
     assert [float(x) for x in rows[-1]] == pytest.approx(
         [100_000, 0.03, 13.7], abs=0.01
     )
 
 
-def test_the_logarithm_keeps_it(result):
+def test_the_logarithm_keeps_it(evidence):
     """0.18 without, 0.99 with it, the same at the base length."""
-    plain, scaled = result.names["plain"], result.names["scaled"]
+    plain, scaled = evidence.names["plain"], evidence.names["scaled"]
     assert plain[1000] == pytest.approx(scaled[1000])
     assert plain[100_000] == pytest.approx(0.18, abs=0.01)
     assert scaled[100_000] == pytest.approx(0.99, abs=0.01)
 
 
-def test_noise_spreads_in_proportion(result):
+def test_noise_spreads_in_proportion(evidence):
     """About 0.6 S keys; with the logarithm two or three."""
-    for size, spread in result.names["flat"].items():
+    for size, spread in evidence.names["flat"].items():
         assert spread["plain"] / size == pytest.approx(0.6, abs=0.02)
         assert 1.5 < spread["× log S"] < 4

@@ -4,25 +4,20 @@ import pytest
 import torch
 
 from snippets.questions.softmax.other_scales import score_change
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.other_scales").names
-
-
-def test_scores_start_where_the_table_says(names):
+def test_scores_start_where_the_table_says(evidence):
     """Variances of about 65, 1 and 0.016, and 1 with T5's initialization."""
-    values = list(names["variance"].values())
+    values = list(evidence.names["variance"].values())
     assert values == pytest.approx([65, 1, 0.016, 1], rel=0.1)
 
 
-def test_constants_can_be_absorbed(names):
+def test_constants_can_be_absorbed(evidence):
     """Other constants and a temperature give the same weights after rescaling."""
     for other in ("full_TS", "learned_TS"):
-        torch.testing.assert_close(names[other], names["root_TS"], rtol=0, atol=1e-14)
+        torch.testing.assert_close(
+            evidence.names[other], evidence.names["root_TS"], rtol=0, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("size", [16, 64])

@@ -9,18 +9,11 @@ from snippets.questions.softmax.softmax_jacobian import (
     softmax_backward,
     softmax_jacobian,
 )
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def output():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.softmax_jacobian").output
-
-
-def test_the_rank_is_one_less_than_the_positive_weights(output):
+def test_the_rank_is_one_less_than_the_positive_weights(evidence):
     """7 of 8, 3 of 4, 0 of 1."""
-    rows = re.findall(r"(\d) positive weights, rank (\d)", output)
+    rows = re.findall(r"(\d) positive weights, rank (\d)", evidence.output)
     assert rows == [("8", "7"), ("4", "3"), ("1", "0")]
 
 
@@ -34,8 +27,8 @@ def test_it_is_the_derivative():
     torch.testing.assert_close(softmax_backward(p_S.detach(), grad_S), auto_S)
 
 
-def test_the_norm_is_a_half_at_most_where_two_tie(output):
+def test_the_norm_is_a_half_at_most_where_two_tie(evidence):
     """0.25 for four equal weights, 0.5 for a tie, 0.004 for a sharp row."""
-    norms = [float(x) for x in re.findall(r"largest eigenvalue (\S+)", output)]
+    norms = [float(x) for x in re.findall(r"largest eigenvalue (\S+)", evidence.output)]
     assert norms == [0.25, 0.5, pytest.approx(0.004, abs=0.0002)]
-    assert float(re.search(r"at most (\S+)", output)[1]) <= 0.5
+    assert float(re.search(r"at most (\S+)", evidence.output)[1]) <= 0.5

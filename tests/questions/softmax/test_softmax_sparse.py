@@ -4,24 +4,17 @@ import pytest
 import torch
 
 from snippets.questions.softmax.softmax_sparse import keys_for, sparsemax
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.softmax_sparse").names
-
-
-def test_softmax_has_no_zeros(names):
+def test_softmax_has_no_zeros(evidence):
     """Neither plain nor sharpened; top-k and sparsemax have many."""
-    assert list(names["zeros"].values()) == [0, 0, 990, 998]
+    assert list(evidence.names["zeros"].values()) == [0, 0, 990, 998]
 
 
-def test_concentration_depends_on_the_gaps(names):
+def test_concentration_depends_on_the_gaps(evidence):
     """About 590 keys hold 90 % of the weight; with scores 5 times larger, 2 do."""
-    assert names["needed"]["softmax"] == pytest.approx(590, abs=15)
-    assert names["needed"]["softmax of 5 × the scores"] == 2
+    assert evidence.names["needed"]["softmax"] == pytest.approx(590, abs=15)
+    assert evidence.names["needed"]["softmax of 5 × the scores"] == 2
 
 
 def test_sparsemax_is_the_nearest_distribution():
@@ -41,7 +34,7 @@ def test_keys_for_counts_from_the_largest():
     assert (keys_for(p_S, 0.4), keys_for(p_S, 0.9)) == (1, 3)
 
 
-def test_more_keys_dilute(names):
+def test_more_keys_dilute(evidence):
     """The outstanding key ends with about 0.02."""
-    share = torch.softmax(names["score_S"], 0)[0].item()
+    share = torch.softmax(evidence.names["score_S"], 0)[0].item()
     assert share == pytest.approx(0.02, abs=0.004)

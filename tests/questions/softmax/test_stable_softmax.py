@@ -4,19 +4,12 @@ import pytest
 import torch
 
 from snippets.questions.softmax.stable_softmax import naive_softmax, shifted_softmax
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def output():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.stable_softmax").output
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_direct_is_first_zero_then_nan(output, dtype):
+def test_direct_is_first_zero_then_nan(evidence, dtype):
     """The sum overflows first and gives 0, then the exponential and gives NaN."""
-    lines = [x for x in output.splitlines() if x.startswith(f"torch.{dtype},")]
+    lines = [x for x in evidence.output.splitlines() if x.startswith(f"torch.{dtype},")]
     assert [x.split("naive ")[1] for x in lines] == [
         f"{x}, shifted 0.73" for x in ("0.73", "0.00", "nan")
     ]
@@ -30,10 +23,10 @@ def test_any_finite_shift_gives_the_same():
         torch.testing.assert_close(shifted_softmax(x_S, shift), torch.softmax(x_S, 0))
 
 
-def test_the_mean_does_not_protect(output):
+def test_the_mean_does_not_protect(evidence):
     """Minus the maximum is finite, minus the mean is NaN."""
-    assert "minus the mean:    [nan, nan]" in output
-    assert "minus the maximum: [0.731" in output
+    assert "minus the mean:    [nan, nan]" in evidence.output
+    assert "minus the maximum: [0.731" in evidence.output
 
 
 def test_one_maximum_for_all_rows_underflows():
@@ -43,6 +36,6 @@ def test_one_maximum_for_all_rows_underflows():
     assert naive_softmax(low_S).isfinite().all()
 
 
-def test_log_of_softmax_loses_what_log_softmax_keeps(output):
+def test_log_of_softmax_loses_what_log_softmax_keeps(evidence):
     """-inf against -200."""
-    assert "log of softmax: [-inf, 0.0]  log_softmax: [-200.0, 0.0]" in output
+    assert "log of softmax: [-inf, 0.0]  log_softmax: [-200.0, 0.0]" in evidence.output

@@ -7,18 +7,11 @@ import pytest
 import torch
 
 from snippets.questions.softmax.what_to_log import watch
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def result():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.what_to_log")
-
-
-def test_entropy_falls_and_saturation_rises(result):
+def test_entropy_falls_and_saturation_rises(evidence):
     """Entropies of about 1, 0.86, 0.27, 0.01; up to about 86 % saturated."""
-    seen = result.names["seen"]
+    seen = evidence.names["seen"]
     assert seen["entropy_H"].tolist() == pytest.approx([1, 0.86, 0.27, 0.01], abs=0.02)
     assert seen["saturated_H"][0] == 0
     assert seen["saturated_H"][-1].item() == pytest.approx(0.86, abs=0.03)
@@ -34,19 +27,19 @@ def test_entropy_is_that_of_the_definition():
     assert seen["largest_H"].item() == pytest.approx(math.log(3))
 
 
-def test_low_entropy_may_be_the_job(result):
+def test_low_entropy_may_be_the_job(evidence):
     """A head that copies the previous token has almost none."""
-    assert result.names["copying"]["entropy_H"].item() < 0.01
+    assert evidence.names["copying"]["entropy_H"].item() < 0.01
 
 
-def test_bfloat16_steps(result):
+def test_bfloat16_steps(evidence):
     """0.5 near 100, which is 28 % of a weight."""
-    assert result.names["gap"][100.0] == 0.5
-    assert "near  100: step 0.5000, weight × 1.284" in result.output
+    assert evidence.names["gap"][100.0] == 0.5
+    assert "near  100: step 0.5000, weight × 1.284" in evidence.output
 
 
-def test_widening_comes_too_late(result):
+def test_widening_comes_too_late(evidence):
     """The error grows with the scores, up to about 16 %."""
-    off = [float(x) for x in re.findall(r"up to (\S+)% off", result.output)]
+    off = [float(x) for x in re.findall(r"up to (\S+)% off", evidence.output)]
     assert off == sorted(off)
     assert off[-1] == pytest.approx(16, abs=2)

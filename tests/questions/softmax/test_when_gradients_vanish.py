@@ -4,13 +4,6 @@ import pytest
 import torch
 
 from snippets.questions.softmax.when_gradients_vanish import jacobian_norm
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.when_gradients_vanish").names
 
 
 def test_the_norm_is_that_of_the_jacobian():
@@ -24,9 +17,9 @@ def test_the_norm_is_that_of_the_jacobian():
     assert norm == pytest.approx(jacobian_SS.norm().item())
 
 
-def test_nothing_vanishes_at_sixty_four(names):
+def test_nothing_vanishes_at_sixty_four(evidence):
     """At 64 the unscaled median exceeds the scaled; from 128 on it is below."""
-    plain, scaled = names["plain"], names["scaled"]
+    plain, scaled = evidence.names["plain"], evidence.names["scaled"]
     assert plain[64] == pytest.approx(0.26, rel=0.15)
     for size in (4, 16, 64):
         assert plain[size] > scaled[size]
@@ -34,15 +27,19 @@ def test_nothing_vanishes_at_sixty_four(names):
         assert plain[size] < scaled[size]
 
 
-def test_most_vanish_later_but_not_all(names):
+def test_most_vanish_later_but_not_all(evidence):
     """By 512 the median is a tenth; at 4096 it is gone while the mean is not."""
-    plain, scaled, mean = names["plain"], names["scaled"], names["mean"]
+    plain, scaled, mean = (
+        evidence.names["plain"],
+        evidence.names["scaled"],
+        evidence.names["mean"],
+    )
     assert plain[512] < scaled[512] / 10
     assert plain[4096] < 1e-6
     assert mean[4096] > 1e4 * plain[4096]
     assert mean[4096] == pytest.approx(0.04, rel=0.25)
 
 
-def test_more_keys_saturate_later(names):
+def test_more_keys_saturate_later(evidence):
     """The first size below 0.01 grows with the number of keys."""
-    assert names["first"] == {16: 256, 128: 512, 1024: 1024}
+    assert evidence.names["first"] == {16: 256, 128: 512, 1024: 1024}

@@ -4,38 +4,30 @@ import re
 
 import pytest
 
-from tests.running import run_main
 
-
-@pytest.fixture(scope="module")
-def result():
-    """Run the evidence."""
-    return run_main("snippets.questions.softmax.why_softmax")
-
-
-def test_only_softmax_has_all_four(result):
+def test_only_softmax_has_all_four(evidence):
     """Each rival lacks something, and softmax nothing."""
-    sound = result.names["sound"]
+    sound = evidence.names["sound"]
     assert all(sound["by_softmax"].values())
     assert not sound["by_sum"]["probabilities"]
     assert not sound["by_square"]["keeps the order"]
     assert not sound["by_relu"]["fit for low scores"]
 
 
-def test_squares_prefer_the_lowest_score(result):
+def test_squares_prefer_the_lowest_score(evidence):
     """-3 weighs more than 2."""
-    p_3 = result.names["by_square"](result.names["x_3"])
+    p_3 = evidence.names["by_square"](evidence.names["x_3"])
     assert p_3[0] > p_3[2]
 
 
-def test_softmax_attains_log_sum_exp(result):
+def test_softmax_attains_log_sum_exp(evidence):
     """About 2.06, and no random distribution reaches it."""
-    assert result.names["value"] == pytest.approx(2.06, abs=0.01)
-    assert result.names["value_N"].max() < result.names["value"]
+    assert evidence.names["value"] == pytest.approx(2.06, abs=0.01)
+    assert evidence.names["value_N"].max() < evidence.names["value"]
 
 
-def test_sigmoids_need_a_bias(result):
+def test_sigmoids_need_a_bias(evidence):
     """515 without, between 1 and 2 with it."""
-    rows = re.findall(r"^ *(\d+) +([\d.]+) +([\d.]+)$", result.output, re.M)
+    rows = re.findall(r"^ *(\d+) +([\d.]+) +([\d.]+)$", evidence.output, re.M)
     assert float({r[0]: r[1] for r in rows}["1024"]) == pytest.approx(515, abs=5)
     assert all(1 < float(row[2]) < 2 for row in rows)

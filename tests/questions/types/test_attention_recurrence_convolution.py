@@ -3,18 +3,11 @@
 import pytest
 
 from snippets.questions.types.attention_recurrence_convolution import layers_needed
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.types.attention_recurrence_convolution").names
-
-
-def test_quoted_layers(names):
+def test_quoted_layers(evidence):
     """One, a logarithm, and a line."""
-    needed = names["needed"]
+    needed = evidence.names["needed"]
     assert needed["self-attention", 256] == 1
     assert needed["dilated convolution", 256] == 8
     assert needed["convolution", 256] == 255
@@ -26,14 +19,17 @@ def test_convolutions_reach_one_step_a_layer(length):
     assert layers_needed("convolution", length) == length - 1
 
 
-def test_queries_do_not_wait_for_each_other(names):
+def test_queries_do_not_wait_for_each_other(evidence):
     """Any order gives the same rows."""
-    assert names["same"]
+    assert evidence.names["same"]
 
 
-def test_a_plain_rnn_forgets_faster(names):
+def test_a_plain_rnn_forgets_faster(evidence):
     """Its gradient vanishes exponentially, that of attention about as 1/T."""
-    (near, near_a), (far, far_a) = names["reaction"][2], names["reaction"][32]
+    (near, near_a), (far, far_a) = (
+        evidence.names["reaction"][2],
+        evidence.names["reaction"][32],
+    )
     assert near == pytest.approx(1.3, abs=0.1)
     assert far < 1e-9
     assert 10 < near_a / far_a < 40

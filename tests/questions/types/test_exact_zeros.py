@@ -1,16 +1,8 @@
 """Sparsemax is the projection onto the simplex; softmax has no zeros."""
 
-import pytest
 import torch
 
 from snippets.questions.types.exact_zeros import sparsemax
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.types.exact_zeros").names
 
 
 def test_sparsemax_is_the_projection():
@@ -31,15 +23,15 @@ def test_a_lead_of_one_keeps_one():
     assert sparsemax(torch.tensor([0.99, 0.0])).min() > 0
 
 
-def test_counts_of_positive_weights(names):
+def test_counts_of_positive_weights(evidence):
     """Softmax keeps 64 at any scale, sparsemax from 64 down to 1."""
-    support = names["support"]
+    support = evidence.names["support"]
     assert {row["softmax"] for row in support.values()} == {64}
     assert support[0.001]["sparsemax"] == 64
     assert support[1]["sparsemax"] == support[10]["sparsemax"] == 1
 
 
-def test_zeros_get_no_gradient(names):
+def test_zeros_get_no_gradient(evidence):
     """Only scores with a positive weight are reached."""
-    assert names["reached"]["softmax"] == [True] * 4
-    assert names["reached"]["sparsemax"] == [True, True, False, False]
+    assert evidence.names["reached"]["softmax"] == [True] * 4
+    assert evidence.names["reached"]["sparsemax"] == [True, True, False, False]

@@ -2,14 +2,6 @@
 
 import pytest
 
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.types.hard_or_sparse").names
-
 
 @pytest.mark.parametrize(
     ("name", "total", "out", "reached"),
@@ -21,13 +13,16 @@ def names():
         ("argmax", 1.0, 1.0, 0),
     ],
 )
-def test_each_kind(names, name, total, out, reached):
+def test_each_kind(evidence, name, total, out, reached):
     """Sum of the weights, output, and how many scores have a gradient."""
-    assert names["report"][name][:2] == pytest.approx((total, out), abs=0.01)
-    assert names["report"][name][2] == reached
+    assert evidence.names["report"][name][:2] == pytest.approx((total, out), abs=0.01)
+    assert evidence.names["report"][name][2] == reached
 
 
-def test_the_mean_of_draws_is_soft(names):
+def test_the_mean_of_draws_is_soft(evidence):
     """A draw agrees with soft attention on average, and is seldom the argmax."""
-    assert abs(names["mean"] - names["expected"]) <= 5 * names["error"]
-    assert names["seldom"] == pytest.approx(0.65, abs=0.01)
+    assert (
+        abs(evidence.names["mean"] - evidence.names["expected"])
+        <= 5 * evidence.names["error"]
+    )
+    assert evidence.names["seldom"] == pytest.approx(0.65, abs=0.01)

@@ -4,13 +4,6 @@ import pytest
 import torch
 
 from snippets.questions.types.how_to_train_hard_attention import draws_needed, moments
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def demonstration():
-    """Run the evidence."""
-    return run_main("snippets.questions.types.how_to_train_hard_attention")
 
 
 def test_moments_are_those_of_sampled_estimates():
@@ -40,11 +33,11 @@ def test_a_baseline_turns_the_square_into_a_line():
         assert based == pytest.approx(4, rel=0.05)
 
 
-def test_quoted_numbers(demonstration):
+def test_quoted_numbers(evidence):
     """The numbers that the answer quotes."""
-    needed = demonstration.names["needed"]
+    needed = evidence.names["needed"]
     assert [round(n) for n in needed[64]] == [403100, 49427100, 6200]
     assert [round(n) for n in needed[256]] == [6527900, 792447900, 25400]
-    ratio = demonstration.names["ratio"]
+    ratio = evidence.names["ratio"]
     assert ratio["mean of both"] == pytest.approx(0.5)
     assert ratio["loss of the other"] == pytest.approx(1.0)

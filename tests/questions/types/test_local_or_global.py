@@ -4,30 +4,23 @@ import pytest
 import torch
 
 from snippets.questions.types.local_or_global import local_weights
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def names():
-    """Run the evidence."""
-    return run_main("snippets.questions.types.local_or_global").names
-
-
-def test_the_window_does_not_grow(names):
+def test_the_window_does_not_grow(evidence):
     """21 positions at any length."""
-    assert names["scored"] == {50: 21, 500: 21, 5000: 21}
+    assert evidence.names["scored"] == {50: 21, 500: 21, 5000: 21}
 
 
-def test_the_gaussian_takes_from_the_sum(names):
+def test_the_gaussian_takes_from_the_sum(evidence):
     """Without it the weights sum to one."""
-    assert names["total"]["window"] == pytest.approx(1)
-    assert names["total"]["with Gaussian"] == pytest.approx(0.58, abs=0.01)
+    assert evidence.names["total"]["window"] == pytest.approx(1)
+    assert evidence.names["total"]["with Gaussian"] == pytest.approx(0.58, abs=0.01)
 
 
-def test_only_the_gaussian_has_a_gradient(names):
+def test_only_the_gaussian_has_a_gradient(evidence):
     """The plain window does not depend on its center."""
-    assert names["gradient"]["window"] is None
-    assert float(names["gradient"]["with Gaussian"]) != 0
+    assert evidence.names["gradient"]["window"] is None
+    assert float(evidence.names["gradient"]["with Gaussian"]) != 0
 
 
 def test_the_gaussian_is_that_of_the_paper():

@@ -4,21 +4,15 @@ import pytest
 import torch
 
 from snippets.questions.vision.another_resolution import resize, true_table
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.vision.another_resolution")
+def test_the_page_prints_what_it_quotes(evidence):
+    assert "224: 197 positions, 384: 577 positions" in evidence.output
+    assert f"{384:6} {577:7} {577**2:14,} {8.6:12.1f}" in evidence.output
 
 
-def test_the_page_prints_what_it_quotes(run):
-    assert "224: 197 positions, 384: 577 positions" in run.output
-    assert f"{384:6} {577:7} {577**2:14,} {8.6:12.1f}" in run.output
-
-
-def test_a_list_is_no_grid(run):
-    error = run.names["error"]
+def test_a_list_is_no_grid(evidence):
+    error = evidence.names["error"]
     assert error["as a grid"] * 20 < error["as a list"]
     assert error["as a grid"] * 20 < error["first rows, rest new"]
 

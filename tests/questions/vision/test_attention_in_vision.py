@@ -9,12 +9,6 @@ from snippets.questions.vision.attention_in_vision import (
     patch_embedding,
     visible,
 )
-from tests.running import run_main
-
-
-@pytest.fixture(scope="module")
-def output():
-    return run_main("snippets.questions.vision.attention_in_vision").output
 
 
 @pytest.mark.parametrize(
@@ -32,12 +26,14 @@ def output():
         "     8           1569              206       2460192          323008",
     ],
 )
-def test_the_page_prints_what_it_quotes(output, line):
-    assert line in output
+def test_the_page_prints_what_it_quotes(evidence, line):
+    assert line in evidence.output
 
 
-def test_channel_gates_do_not_sum_to_one(output):
-    line = next(x for x in output.splitlines() if x.startswith("64 channel gates"))
+def test_channel_gates_do_not_sum_to_one(evidence):
+    line = next(
+        x for x in evidence.output.splitlines() if x.startswith("64 channel gates")
+    )
     assert 20 < float(line.split()[-1]) < 44
 
 

@@ -1,19 +1,12 @@
 """What the page on deformable attention states."""
 
-import pytest
 import torch
 
 from snippets.questions.vision.deformable import Deformable, sample
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.vision.deformable")
-
-
-def test_offsets_learn_on_a_smooth_map_only(run):
-    end = run.names["end"]
+def test_offsets_learn_on_a_smooth_map_only(evidence):
+    end = evidence.names["end"]
     assert end["smooth"] < 1
     assert end["one bright pixel"] == 5
 
@@ -36,7 +29,7 @@ def test_far_pixels_have_no_influence():
     assert (map_XYD.grad != 0).any(-1).sum() <= 2 * 4
 
 
-def test_weights_sum_to_one_and_do_not_see_the_map(run):
-    sums = run.names["weight_TN"].sum(1)
+def test_weights_sum_to_one_and_do_not_see_the_map(evidence):
+    sums = evidence.names["weight_TN"].sum(1)
     torch.testing.assert_close(sums, torch.ones_like(sums))
-    assert (run.names["out_TD"] - run.names["other_TD"]).abs().max() > 0.1
+    assert (evidence.names["out_TD"] - evidence.names["other_TD"]).abs().max() > 0.1

@@ -4,23 +4,17 @@ import pytest
 import torch
 
 from snippets.questions.vision.shifted_windows import cut, shifted_mask
-from tests.running import run_main
 
 
-@pytest.fixture(scope="module")
-def run():
-    return run_main("snippets.questions.vision.shifted_windows")
+def test_the_page_prints_what_it_quotes(evidence):
+    assert "[256, 128, 128, 64] of 256" in evidence.output
+    assert "wrapped pairs: 448 of 1024" in evidence.output
+    assert "plain, then plain  : 16 to 16 positions" in evidence.output
+    assert "plain, then shifted: 16 to 64 positions" in evidence.output
 
 
-def test_the_page_prints_what_it_quotes(run):
-    assert "[256, 128, 128, 64] of 256" in run.output
-    assert "wrapped pairs: 448 of 1024" in run.output
-    assert "plain, then plain  : 16 to 16 positions" in run.output
-    assert "plain, then shifted: 16 to 64 positions" in run.output
-
-
-def test_only_the_mask_gives_the_nine_windows(run):
-    names = run.names
+def test_only_the_mask_gives_the_nine_windows(evidence):
+    names = evidence.names
     torch.testing.assert_close(names["masked_N1CK"], names["true_N1CK"])
     assert (names["error_N"][1:] > 0.1).all()
 
