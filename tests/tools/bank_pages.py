@@ -10,7 +10,7 @@ id: {stem}
 title: {title}
 description: About {stem}.
 tags: [basics]
-sources: [vaswani2017]
+sources: [{sources}]
 level: {level}
 evidence: snippets/questions/room/{stem}.py
 ---
@@ -81,7 +81,10 @@ def bank_pages(titles: dict[str, str] | None = None, language: str = "en") -> di
         "questions/room/wrong_about_room": GALLERY,
     } | {
         f"questions/room/{stem}": QUESTION.format(
-            stem=stem, title=title, level="core" if number else "intro"
+            stem=stem,
+            title=title,
+            level="core" if number else "intro",
+            sources="" if number else "vaswani2017",
         )
         for number, (stem, title) in enumerate(titles.items())
     }
