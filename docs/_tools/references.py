@@ -107,16 +107,23 @@ def check_terms(pages: dict, guide: Guide) -> Iterator[Problem]:
     path = guide.docs / "glossary.yml"
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     for term in guide.glossary:
+        number = next(n for n, x in enumerate(lines, 1) if f"id: {term['id']}," in x)
         if term["page"] not in pages:
-            number = next(
-                n for n, x in enumerate(lines, 1) if f"id: {term['id']}," in x
-            )
             yield Problem(
                 path,
                 number,
                 f"{term['id']!r} is defined on {term['page']!r}, which does not exist",
                 "name the page that explains the term, without language and ending",
             )
+            continue
+        for language, page in pages[term["page"]].items():
+            if term[language].lower() not in page.text.lower():
+                yield Problem(
+                    path,
+                    number,
+                    f"{page.path.name} does not say {term[language]!r} ({language})",
+                    "name the page that explains the term, or explain it there",
+                )
     agreed = {term["en"].lower(): term for term in guide.glossary}
     for pair in pages.values():
         page = pair.get("zh")

@@ -140,7 +140,7 @@ BUGS = """\
 WORDS = {
     "zh": {
         "title": "平均",
-        "description": "求平均。",
+        "description": "求平均，没有掩码。",
         "problem": "问题",
         "text": "说明。",
         "formula": "公式",
@@ -153,7 +153,7 @@ WORDS = {
     },
     "en": {
         "title": "Mean",
-        "description": "Takes the mean.",
+        "description": "Takes the mean, without a mask.",
         "problem": "Problem",
         "text": "Words.",
         "formula": "Formula",

@@ -174,7 +174,7 @@ def test_chinese_term_to_avoid(fixture):
 def test_an_agreed_term_may_hold_one_to_avoid(fixture):
     with (fixture.guide.docs / "glossary.yml").open("a", encoding="utf-8") as file:
         file.write(
-            "- {id: padding, zh: 填充遮罩层, en: padding, note_zh: 填。, note_en: Pads., "
+            "- {id: padding, zh: 填充遮罩层, en: words, note_zh: 填。, note_en: Pads., "
             "page: implementations/room/mean}\n"
         )
     fixture.edit(fixture.path("zh"), "说明。", "填充遮罩层。")
@@ -192,6 +192,11 @@ def test_a_term_is_introduced_with_its_agreed_chinese(fixture):
 def test_a_term_is_defined_on_a_page(fixture):
     fixture.edit(fixture.guide.docs / "glossary.yml", "room/mean", "room/other")
     told(check_all(fixture.guide), "'mask' is defined on", "which does not exist")
+
+
+def test_the_page_that_defines_a_term_says_it(fixture):
+    fixture.edit(fixture.guide.docs / "glossary.yml", "en: mask", "en: veil")
+    told(check_all(fixture.guide), "mean.md does not say 'veil' (en)")
 
 
 def test_section_that_never_ends(fixture):
