@@ -103,6 +103,7 @@ def check_terms(pages: dict, guide: Guide) -> Iterator[Problem]:
     """Yield terms whose page does not exist, and terms that a page glosses otherwise.
 
     A Chinese page introduces a term as 中文 (English): the two must be those agreed.
+    English that begins with a capital may be a name instead.
     """
     path = guide.docs / "glossary.yml"
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
@@ -124,13 +125,24 @@ def check_terms(pages: dict, guide: Guide) -> Iterator[Problem]:
                     f"{page.path.name} does not say {term[language]!r} ({language})",
                     "name the page that explains the term, or explain it there",
                 )
-    agreed = {term["en"].lower(): term for term in guide.glossary}
+    agreed = {
+        name.lower(): term
+        for term in guide.glossary
+        for name in (term["en"], *term.get("also", []))
+    }
     for pair in pages.values():
         page = pair.get("zh")
         for number, line in prose_of(page) if page else ():
             for match in GLOSS.finditer(line):
                 term = agreed.get(match["en"].lower())
                 before = line[: match.start()]
+                if not term and match["en"][0].islower():
+                    yield page.problem(
+                        number,
+                        f"{before[-6:] + match[0]!r} introduces a term that is not in "
+                        "docs/glossary.yml",
+                        "add it there; if it is no term, write （ ）",
+                    )
                 if term and not before.endswith(term["zh"]):
                     yield page.problem(
                         number,

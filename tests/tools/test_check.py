@@ -189,6 +189,29 @@ def test_a_term_is_introduced_with_its_agreed_chinese(fixture):
     assert problem.path == fixture.path("zh")
 
 
+def test_what_a_page_introduces_stands_in_the_glossary(fixture):
+    fixture.edit(
+        fixture.path("zh"), "说明。", "面纱 (veil)、面纱 (Veil)、面纱（veil）。"
+    )
+    stamp_keys(fixture.guide, [KEY])
+    problem = told(
+        check_all(fixture.guide), "'面纱 (veil)' introduces a term", "add it"
+    )
+    assert problem.path == fixture.path("zh")
+
+
+def test_another_form_of_an_agreed_term(fixture):
+    terms = fixture.guide.docs / "glossary.yml"
+    fixture.edit(terms, "en: mask,", "en: mask, also: [veil],")
+    fixture.edit(fixture.path("zh"), "说明。", "掩码 (veil)，面纱 (veil)。")
+    stamp_keys(fixture.guide, [KEY])
+    told(
+        check_all(fixture.guide),
+        "面纱 (veil)' is not the agreed term",
+        "掩码 (mask)",
+    )
+
+
 def test_a_term_is_defined_on_a_page(fixture):
     fixture.edit(fixture.guide.docs / "glossary.yml", "room/mean", "room/other")
     told(check_all(fixture.guide), "'mask' is defined on", "which does not exist")
