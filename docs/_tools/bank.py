@@ -33,7 +33,7 @@ WORDS = {
     },
     "en": {
         "columns": ("Question", "Theme", "Level", "Tags"),
-        "levels": dict(zip(LEVELS, ("intro", "core", "deep", "open"), strict=True)),
+        "levels": dict(zip(LEVELS, ("Intro", "Core", "Deep", "Open"), strict=True)),
         "total": "{} questions in {} themes. Each has evidence that runs, and sources.",
         "claims": "{} claims, each refuted by code.",
         "wrong": "What is told wrongly",

@@ -176,6 +176,9 @@ def on_page_markdown(markdown, page, config, files):
             for tag in page.meta["tags"]
             if tag in guide.tags
         ]
+    if "level" in page.meta:
+        names = bank.WORDS[source.language]["levels"]
+        page.meta["level"] = names.get(page.meta["level"], page.meta["level"])
     page.meta["search"] = dress.search_weight(source) | page.meta.get("search", {})
     page.meta["guide"] = {
         "stale": (source.meta.get("translation") or {}).get("stale", False),

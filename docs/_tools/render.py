@@ -25,11 +25,13 @@ PAPER, DARK_PAPER = "#ffffff", "#17191c"
 WORDS = {
     "zh": {
         "folded": "折叠的代码：",
+        "more": " 等 {} 个文件",
         "borrowed": "这里运行其他页面的代码，笔记本里有全文：",
         "waiting": "本页的代码还没有在这台机器上运行，输出稍后出现。",
     },
     "en": {
         "folded": "Folded code: ",
+        "more": " and others, {} files",
         "borrowed": "Code of other pages runs here; the notebook has it in full: ",
         "waiting": "The code of this page has not run here yet; its outputs will appear.",
     },
@@ -145,13 +147,19 @@ def _prose(block: Block, language: str) -> str:
     return f"```{block.language}\n{text}\n```"
 
 
+def folded_title(files: list[str], words: dict) -> str:
+    """Return the line above folded code; it names two files at most."""
+    named, more = files[:2], words["more"].format(len(files))
+    return words["folded"] + ", ".join(named) + (more if len(files) > 2 else "")
+
+
 def _code_cell(
     page: Page, block: Block, code: str, outputs: list, out: Rendered
 ) -> NotebookNode:
     cell = nbformat.v4.new_code_cell(code)
     cell.metadata["tags"] = block.tags
-    files = dict.fromkeys(file for file, _ in includes(block))
-    cell.metadata["folded_title"] = WORDS[page.language]["folded"] + ", ".join(files)
+    files = list(dict.fromkeys(file for file, _ in includes(block)))
+    cell.metadata["folded_title"] = folded_title(files, WORDS[page.language])
     merged: list[NotebookNode] = []
     for output in map(NotebookNode, outputs):
         if (

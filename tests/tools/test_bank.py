@@ -27,8 +27,8 @@ def test_pages_that_list_questions_are_no_questions():
 def test_a_theme_lists_its_questions_with_level_and_description():
     pages = bank_pages()
     text = bank.of_theme(pages["questions/room/index"], pages)
-    assert "1. [Is `a` < b?](first.md) · intro\n\n    About first." in text
-    assert "2. [And $c$?](second.md) · core" in text
+    assert "1. [Is `a` < b?](first.md) · Intro\n\n    About first." in text
+    assert "2. [And $c$?](second.md) · Core" in text
     assert "[Wrong](wrong_about_room.md) · [Print this theme](print.md)" in text
     assert bank.of_theme(pages["questions/empty/index"], pages) == ""
 

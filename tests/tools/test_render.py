@@ -1,9 +1,9 @@
-"""Which page explains a section: implementations and practice first, then applications."""
+"""Which page explains a section, and what stands above folded code."""
 
 from pathlib import Path
 
 from docs._tools.pages import Page
-from docs._tools.render import shown_on
+from docs._tools.render import WORDS, folded_title, shown_on
 
 
 def page(key: str, *cells: str) -> Page:
@@ -37,3 +37,10 @@ def test_of_applications_the_first_to_show_it_explains():
     )
     assert shown_on([folding]) == {}
     assert shown_on([folding, first, second])[SECTION] is first
+
+
+def test_the_line_above_folded_code_names_two_files_at_most():
+    two, five = ["a.py", "b.py"], list("abcde")
+    assert folded_title(two, WORDS["en"]) == "Folded code: a.py, b.py"
+    assert folded_title(five, WORDS["en"]) == "Folded code: a, b and others, 5 files"
+    assert folded_title(five, WORDS["zh"]) == "折叠的代码：a, b 等 5 个文件"
