@@ -34,8 +34,14 @@ def table(guide: Guide, language: str) -> str:
 
 
 def search_dictionary(guide: Guide) -> str:
-    """Return jieba's user dictionary: each Chinese term is one word."""
+    """Return jieba's user dictionary: each Chinese term is one word.
+
+    Terms of one character stay out: they would cut words that contain them.
+    """
     terms = {
-        part for t in guide.glossary for part in t["zh"].split() if not part.isascii()
+        part
+        for t in guide.glossary
+        for part in t["zh"].split()
+        if len(part) > 1 and not part.isascii()
     }
     return "".join(f"{term} 100000 n\n" for term in sorted(terms))
