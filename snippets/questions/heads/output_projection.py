@@ -18,13 +18,16 @@ if __name__ == "__main__":
     head_HTV = weight_HTT @ (x_TD @ wv_HDV)
     joined_TD = head_HTV.transpose(0, 1).flatten(1) @ wo_HVD.flatten(0, 1)
     folded_HDD = wv_HDV @ wo_HVD  # one matrix for each head
-    summed_TD = (weight_HTT @ (x_TD @ folded_HDD)).sum(0)
+    value_HTD = x_TD @ folded_HDD
+    summed_TD = (weight_HTT @ value_HTD).sum(0)
     torch.testing.assert_close(summed_TD, joined_TD)
     apart = wv_HDV.numel() + wo_HVD.numel()
     print("concatenate, then W_O = sum over heads of (W_V W_O): equal")
-    print(f"numbers kept apart {apart:,}, folded {folded_HDD.numel():,}")
+    print(f"parameters apart {apart:,}, folded {folded_HDD.numel():,}")
+    print(f"values of a position apart {H * V}, folded {value_HTD[:, 0].numel()}")
     print("rank of a folded matrix:", torch.linalg.matrix_rank(folded_HDD[0]).item())
     assert folded_HDD.numel() == H * apart / 2
+    assert value_HTD.numel() == H * head_HTV.numel()
     assert torch.linalg.matrix_rank(folded_HDD).max().item() == V
     # --8<-- [end:fold]
 
@@ -38,7 +41,7 @@ if __name__ == "__main__":
     touched = {}
     for name, mix in (
         ("without W_O", lambda y_TD: y_TD),
-        ("with W_O", wo_DD.__rmatmul__),
+        ("with W_O", lambda y_TD: y_TD @ wo_DD),
     ):
         first_TD, second_TD = (
             mix((weight_HTT @ x_HTV).transpose(0, 1).flatten(1))

@@ -36,7 +36,7 @@ if __name__ == "__main__":
         top = new
         print(f"score {score:.0f}: max {top:.0f}, repair {repair:.4f}, sum {total:.4f}")
     exact = sum(math.exp(score - 5.0) for score in (1.0, 3.0, 2.0, 5.0))
-    print(f"two passes:                    sum {exact:.4f}")
+    print(f"maximum first:                 sum {exact:.4f}")
     assert math.isclose(total, exact)
     # --8<-- [end:by-hand]
 

@@ -46,4 +46,5 @@ if __name__ == "__main__":
         norm = torch.linalg.matrix_norm(jacobian_SS, ord=2).item()
         print(f"scores of size {size:6.0f}: largest singular value {norm:.1e}")
         assert norm <= 0.5
+    assert norm < 1e-10  # saturated, the opposite of exploded
     # --8<-- [end:bounded]

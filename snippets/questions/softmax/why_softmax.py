@@ -36,7 +36,7 @@ if __name__ == "__main__":
     # --8<-- [start:compare]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    x_3 = torch.tensor([-3.0, 1.0, 2.0])
+    x_3 = torch.tensor([-3.0, 1.0, 2.5])
     sound = {}
     for f in (by_softmax, by_relu, by_square, by_sum):
         p_3, shifted_3, low_3 = f(x_3), f(x_3 + 1), f(x_3 - 5)

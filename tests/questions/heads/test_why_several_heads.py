@@ -8,6 +8,6 @@ def test_two_heads_fetch_two_places_and_one_a_blend(evidence):
 
 
 def test_splitting_changes_the_function(evidence):
-    """The last line printed is that of 8 heads."""
+    """By 66 % with 2 heads; the last change is that of 8."""
     assert evidence.names["change"] > 0.5
     assert "2 heads: 66% away" in evidence.output

@@ -33,6 +33,16 @@ def test_without_the_factor_only_falling_scores_are_right(evidence):
     assert [float(x) > 0.01 for x in bad] == [True, True, False, True]
 
 
+def test_without_the_factor_it_is_right_where_the_largest_comes_first():
+    """The others may stand in any order."""
+    torch.manual_seed(1)
+    score_S, v_SV = 10 * torch.randn(50).double(), torch.randn(50, 3).double()
+    score_S[0] = score_S.max() + 1
+    torch.testing.assert_close(
+        attend_online(score_S, v_SV, rescale=False), torch.softmax(score_S, 0) @ v_SV
+    )
+
+
 def test_the_maximum_rises_seldom(evidence):
     """About 8.8 times in 10,000."""
     assert float(

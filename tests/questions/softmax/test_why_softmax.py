@@ -15,7 +15,7 @@ def test_only_softmax_has_all_four(evidence):
 
 
 def test_squares_prefer_the_lowest_score(evidence):
-    """-3 weighs more than 2."""
+    """-3 weighs more than 2.5."""
     p_3 = evidence.names["by_square"](evidence.names["x_3"])
     assert p_3[0] > p_3[2]
 
