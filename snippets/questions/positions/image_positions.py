@@ -32,8 +32,10 @@ if __name__ == "__main__":
     flat = abs(score((1,), (0,)) - score((4,), (3,)))
     print(f"one to the right against the next row: 1-D {flat:.1g}", end=", ")
     print(f"2-D {abs(right - wrapped):.2f}")
+    apart = abs(score((3, 4), (0, 0)) - score((5, 0), (0, 0)))
+    print(f"(3, 4) against (5, 0), both at distance 5: {apart:.2f}")
     text = abs(score((7, 7, 7), (4, 4, 4)) - score((7,), (4,)))
     print(f"equal coordinates against 1-D RoPE: {text:.1g}")
     assert max(shifted, flat, text) < 1e-10
-    assert abs(right - wrapped) > 0.1
+    assert min(abs(right - wrapped), apart) > 0.1
     # --8<-- [end:grid]

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
     mean, spread = {}, {}
     for name, encode in (("RoPE", turned), ("added", added)):
-        for offset in (-5, 0, 1, 7):
+        for offset in (-5, 0, 1, 5):
             scores = [
                 (encode(q_111K, n + offset) * encode(k_111K, n)).sum().item()
                 for n in (5, 8, 100, 10000, 100000)
@@ -38,7 +38,7 @@ if __name__ == "__main__":
                 f"{name:5} m - n = {offset:2}: mean score {mean[name, offset]:6.2f},"
                 f" varies by {spread[name, offset]:.2g}"
             )
-    assert max(spread["RoPE", offset] for offset in (-5, 0, 1, 7)) < 1e-9
-    assert len({round(mean["RoPE", offset], 1) for offset in (-5, 0, 1, 7)}) == 4
-    assert min(spread["added", offset] for offset in (-5, 0, 1, 7)) > 1
+    assert max(spread["RoPE", offset] for offset in (-5, 0, 1, 5)) < 1e-9
+    assert len({round(mean["RoPE", offset], 1) for offset in (-5, 0, 1, 5)}) == 4
+    assert min(spread["added", offset] for offset in (-5, 0, 1, 5)) > 1
     # --8<-- [end:offsets]

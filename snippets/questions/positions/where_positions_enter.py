@@ -8,7 +8,7 @@ from torch import Tensor
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.positions.alibi import alibi_bias, slopes
+from snippets.positions.alibi import slopes
 from snippets.positions.rope import frequencies, rotate_halves
 
 if __name__ == "__main__":
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     T, D, L = 5, 32, 6
     x_TD = torch.randn(T, D, dtype=torch.float64)
     w_L3DD = torch.randn(L, 3, D, D, dtype=torch.float64) / math.sqrt(D)
-    theta_J, bias_1TT = frequencies(D), alibi_bias(slopes(1), T, T)
+    theta_J, slope_11 = frequencies(D), slopes(1).unsqueeze(1)
 
     def run(method: str, start: int) -> tuple[Tensor, int]:
         """Return the output of 6 layers, and how often positions were put in."""
@@ -34,7 +34,8 @@ if __name__ == "__main__":
                 (q_TD, k_TD), used = pair_21TD.squeeze(1), used + 2
             score_TT = q_TD @ k_TD.T / math.sqrt(D)
             if method == "ALiBi":
-                score_TT, used = score_TT + bias_1TT[0], used + 1
+                away_TT = pos_T.unsqueeze(1) - pos_T
+                score_TT, used = score_TT - slope_11 * away_TT, used + 1
             may_TT = torch.ones(T, T).tril().bool()
             score_TT = score_TT.masked_fill(~may_TT, -torch.inf)
             out_TD = out_TD + torch.softmax(score_TT, dim=-1) @ v_TD
