@@ -22,9 +22,11 @@ def round_trip(x_SK: Tensor, bits: int, dim: int) -> Tensor:
 
 
 # --8<-- [start:output-error]
-def output_error(k_SK: Tensor, v_SK: Tensor, pair_any: tuple[Tensor, Tensor]) -> float:
+def output_error(
+    k_SK: Tensor, v_SK: Tensor, pair_any: tuple[Tensor, Tensor], size: float = 2
+) -> float:
     """Return the mean relative error of 64 random queries' outputs."""
-    q_TK = 2 * torch.randn(64, k_SK.shape[1])
+    q_TK = size * torch.randn(64, k_SK.shape[1])
     right_TK, off_TK = (
         torch.softmax(q_TK @ key_SK.T / key_SK.shape[1] ** 0.5, dim=-1) @ value_SK
         for key_SK, value_SK in ((k_SK, v_SK), pair_any)
@@ -69,6 +71,20 @@ if __name__ == "__main__":
         )
     assert all(v_error[s, "token"] < v_error[s, "channel"] / 2 for s in (0.5, 1.0))
     # --8<-- [end:values]
+
+    # --8<-- [start:scale]
+    torch.manual_seed(0)
+    k_SK, v_SK = torch.randn(2, 256, 64)
+    harm = {}
+    for size in (0.5, 1, 2, 4):  # of the queries, and so of the scores
+        pairs_any = (round_trip(k_SK, 4, 1), v_SK), (k_SK, round_trip(v_SK, 4, 1))
+        harm[size] = [
+            output_error(k_SK, v_SK, pair_any, size) for pair_any in pairs_any
+        ]
+        print(f"queries × {size}: keys {harm[size][0]:.0%}, values {harm[size][1]:.0%}")
+    assert harm[0.5][0] < harm[0.5][1] / 1.5
+    assert harm[4][0] > harm[4][1] * 1.5
+    # --8<-- [end:scale]
 
     # --8<-- [start:bytes]
     torch.manual_seed(0)

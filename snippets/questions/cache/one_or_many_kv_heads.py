@@ -3,6 +3,7 @@
 # --8<-- [start:imports]
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 # --8<-- [end:imports]
@@ -22,14 +23,19 @@ if __name__ == "__main__":
     # --8<-- [start:saved]
     torch.manual_seed(0)
     layers, model, heads, kv_heads, size = 32, 4096, 32, 8, 128  # Llama 3 8B
-    dropped = 2 * layers * (heads - kv_heads) * size * 2  # bytes, K and V in bfloat16
-    in_weights, a_token = model * dropped, dropped
+    held, cached = {}, {}  # bytes in bfloat16: W_K and W_V; K and V of one token
+    for kept in (heads, kv_heads):
+        kind = {"device": "meta", "dtype": torch.bfloat16}
+        to_k = nn.Linear(model, kept * size, bias=False, **kind)
+        held[kept] = 2 * layers * to_k.weight.nbytes
+        cached[kept] = 2 * layers * torch.empty(kept, size, **kind).nbytes
+    in_weights, a_token = (each[heads] - each[kv_heads] for each in (held, cached))
     print(f"32 to 8 kv heads: weights −{in_weights / 2**20:.0f} MiB, once")
     for tokens in (1, 4096, 8 * 4096, 64 * 8192):
         in_cache = tokens * a_token
         ratio = in_cache / in_weights
         print(f"{tokens:6} tokens: cache −{in_cache / 2**20:9.1f} MiB, {ratio:g} ×")
-    assert in_weights == model * a_token  # even at D tokens, whatever H, G, K, L are
+    assert in_weights == model * a_token  # even at D tokens
     # --8<-- [end:saved]
 
     # --8<-- [start:intensity]

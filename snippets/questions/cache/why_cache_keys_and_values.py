@@ -65,6 +65,7 @@ if __name__ == "__main__":
         count["rows, cache"] += 1
         count["q·k, cache"] += (x_any[-1:] @ cache_NK[:t].T).numel()
         again_any = x_any @ to_k_KK
+        assert torch.allclose(cache_NK[:t], again_any, atol=1e-5)  # the same keys
         count["rows, none"] += len(again_any)
         count["q·k, none"] += (x_any @ again_any.T).tril().count_nonzero().item()
     print(count)

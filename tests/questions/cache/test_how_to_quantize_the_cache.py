@@ -12,6 +12,7 @@ def test_large_channels_want_a_step_a_channel(evidence):
     per_token = [error[s, "token"] for s in (0, 3, 10, 30)]
     assert per_token == sorted(per_token)
     assert per_token[0] < error[0, "channel"]
+    assert per_token[1] < 1.3 * error[3, "channel"]
     assert per_token[2] > 2 * error[10, "channel"]
 
 
@@ -23,6 +24,15 @@ def test_values_want_a_step_a_token(evidence):
     )
     assert error[0.0, "channel"] < 1.5 * error[0.0, "token"]
     assert error[1.0, "channel"] > 3 * error[1.0, "token"]
+
+
+def test_keys_hurt_more_where_scores_are_large(evidence):
+    """Half the harm of values with small queries, twice as much with large ones."""
+    ratio = {
+        size: keys / values for size, (keys, values) in evidence.names["harm"].items()
+    }
+    assert ratio[0.5] == pytest.approx(0.5, abs=0.1)
+    assert ratio[4] == pytest.approx(2, abs=0.2)
 
 
 def test_steps_take_room(evidence):

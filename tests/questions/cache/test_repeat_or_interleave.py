@@ -9,7 +9,7 @@ def test_repeat_alone_is_wrong(evidence):
     assert len(right) == 3
     (wrong,) = (line for line in lines if line.startswith("repeat  "))
     assert "reads [0, 1, 0, 1, 0, 1, 0, 1]" in wrong
-    assert float(wrong.rpartition(" ")[2]) > 0.5
+    assert float(wrong.rpartition(" ")[2]) > 2
 
 
 def test_reordered_query_heads_hide_it(evidence):

@@ -25,5 +25,5 @@ def test_policies_by_position_never_keep_the_needle(evidence):
 
 
 def test_the_full_cache_finds_it(evidence):
-    """A question after the prompt puts 0.82 of its weight on the needle."""
-    assert evidence.names["whole"] == pytest.approx(0.82, abs=0.02)
+    """A question after the prompt puts 0.9 of its weight on the needle, on average."""
+    assert evidence.names["whole"] == pytest.approx(0.9, abs=0.02)
