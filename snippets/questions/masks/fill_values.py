@@ -35,6 +35,13 @@ if __name__ == "__main__":
     print(f"-1000 filled in: weight of the padding {filled_S[-1]:.2f}")
     assert (score_S + torch.where(keep_S, 0.0, -1000.0)).softmax(-1)[-1] == 1
     assert filled_S[-1] == 0
+    broken_S = torch.tensor([0.0, 0.0, 0.0, torch.nan])  # what padding may hold
+    added_S = (broken_S + torch.where(keep_S, 0.0, -torch.inf)).softmax(-1)
+    filled_S = broken_S.masked_fill(~keep_S, -torch.inf).softmax(-1)
+    print(f"a score of NaN: {added_S[0]:.2f} after adding -inf, {filled_S[0]:.2f}",
+          "after filling it in")  # fmt: skip
+    assert added_S.isnan().all()
+    assert filled_S.isfinite().all()
     # --8<-- [end:thousand]
 
     # --8<-- [start:half]

@@ -10,7 +10,7 @@ if __name__ == "__main__":
     # --8<-- [start:meet]
     torch.manual_seed(0)
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
-    B, T, H, K = 2, 5, 5, 8  # as many positions as heads: nothing can raise
+    B, T, H, K = 2, 7, 5, 8
     x_BTHK = torch.randn(B, T, H, K)
     other_BTHK = x_BTHK.clone()
     other_BTHK[:, 0] += 1  # another first token
@@ -29,7 +29,7 @@ if __name__ == "__main__":
         out_BTHK, moved_BTHK = attend(x_BTHK), attend(other_BTHK)
         reach = (moved_BTHK - out_BTHK)[:, 1:].abs().max().item()
         print(
-            f"{attend.__name__}: shape {tuple(out_BTHK.shape)}, tokens 1–4 move {reach:.2f}"
+            f"{attend.__name__}: shape {tuple(out_BTHK.shape)}, tokens 1–6 move {reach:.2f}"
         )
         assert out_BTHK.shape == x_BTHK.shape
         assert (reach == 0) == (attend is wrong)

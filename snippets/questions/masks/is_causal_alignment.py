@@ -18,8 +18,9 @@ if __name__ == "__main__":
         last_111K, k_11SK, v_11SV, is_causal=True
     )
     free_111V = F.scaled_dot_product_attention(last_111K, k_11SK, v_11SV)
-    torch.testing.assert_close(step_111V, v_11SV[..., :1, :])
-    torch.testing.assert_close(free_111V, whole_11TV[..., -1:, :])
+    first_111V, last_111V = v_11SV[..., :1, :], whole_11TV[..., -1:, :]
+    torch.testing.assert_close(step_111V, first_111V)
+    torch.testing.assert_close(free_111V, last_111V)
     print("is_causal=True: the output is the first value, one key of 6 was seen")
     print("no mask: the output is that of the full pass")
     # --8<-- [end:one-step]
@@ -29,13 +30,14 @@ if __name__ == "__main__":
     q_11TK, k_11SK, v_11SV = torch.randn(3, 1, 1, 6, 8).unbind(0)
     whole_11TV = F.scaled_dot_product_attention(q_11TK, k_11SK, v_11SV, is_causal=True)
     chunk_113K = q_11TK[..., -3:, :]  # 3 new tokens behind a cache of 3
-    corner = {"top left": 0, "bottom right": 6 - 3}
+    corner, error = {"top left": 0, "bottom right": 6 - 3}, {}
     for name, diagonal in corner.items():
         mask_3S = torch.ones(3, 6, dtype=torch.bool).tril(diagonal)
         out_113V = F.scaled_dot_product_attention(chunk_113K, k_11SK, v_11SV, mask_3S)
-        error = (out_113V - whole_11TV[..., -3:, :]).abs().max().item()
-        print(f"{name}: keys per query {mask_3S.sum(-1).tolist()}, error {error:.1g}")
-        assert (error < 1e-6) == (name == "bottom right")
+        error[name] = (out_113V - whole_11TV[..., -3:, :]).abs().max().item()
+        print(f"{name}: keys per query {mask_3S.sum(-1).tolist()},",
+              f"error {error[name]:.1g}")  # fmt: skip
+        assert (error[name] < 1e-6) == (name == "bottom right")
     lower_113V = F.scaled_dot_product_attention(
         chunk_113K, k_11SK, v_11SV, causal_lower_right(3, 6)
     )

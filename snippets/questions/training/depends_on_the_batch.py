@@ -30,6 +30,8 @@ if __name__ == "__main__":
         print(f"{name:7} sample 0 moves by {moved[name]:.2f} when the others change")
     assert moved["dim=-1"] == 0
     assert moved["no dim"] == moved["dim=0"] > 0.1  # three axes: it takes the first
+    score_BHTT = torch.randn(4, 3, 6, 6)
+    assert torch.equal(F.softmax(score_BHTT), score_BHTT.softmax(1))  # four: heads
     # --8<-- [end:which-dimension]
 
     # --8<-- [start:padding]

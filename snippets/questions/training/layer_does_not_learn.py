@@ -19,10 +19,11 @@ class Heads(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Attend in each head and add up."""
+        sum_TD = x_TD
         for head in self.heads:
             y_TD = head(x_TD)
-            x_TD = x_TD + (y_TD @ y_TD.T).softmax(-1) @ y_TD
-        return self.out(x_TD)
+            sum_TD = sum_TD + (y_TD @ y_TD.T).softmax(-1) @ y_TD
+        return self.out(sum_TD)
 
 
 # --8<-- [end:two]

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def test_a_tiny_number_hides_nothing(evidence):
     """-1e-9 changes no weight by more than rounding."""
@@ -23,6 +25,12 @@ def test_a_finite_number_added_loses_against_a_large_score(evidence):
     assert "-1000 added: weight of the padding 1.00" in evidence.output
     assert "-inf added: weight of the padding 0.00" in evidence.output
     assert "-1000 filled in: weight of the padding 0.00" in evidence.output
+
+
+def test_a_hidden_nan_needs_replacing(evidence):
+    """Added to it, minus infinity is still NaN."""
+    assert evidence.names["added_S"].isnan().all()
+    assert evidence.names["filled_S"][:3].tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_half_precision_has_no_such_number(evidence):
