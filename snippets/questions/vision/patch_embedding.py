@@ -46,7 +46,7 @@ if __name__ == "__main__":
     # The order inside a square is a matter of the weights' rows, and nothing else.
     same_FD = layer.weight.permute(0, 2, 3, 1).flatten(1).T
     again_BPD = reordered(image_B3XY, 16) @ same_FD + layer.bias
-    torch.testing.assert_close(again_BPD, wanted_BPD)
+    assert again_BPD.allclose(wanted_BPD)
     theirs_BPF = F.unfold(image_B3XY, kernel_size=16, stride=16).transpose(1, 2)
     assert theirs_BPF.equal(squares(image_B3XY, 16))
     print("parameters:", layer.weight.numel() + layer.bias.numel())

@@ -66,7 +66,7 @@ if __name__ == "__main__":
     x_11PK = x_XYK.view(1, 1, X * Y, K)
     mask_11PP = visible(X, Y)["rows"][None, None]
     by_mask_11PK = attend(x_11PK, x_11PK, x_11PK, mask_11PP)
-    torch.testing.assert_close(by_batch_XYK.flatten(0, 1), by_mask_11PK[0, 0])
+    assert by_batch_XYK.flatten(0, 1).allclose(by_mask_11PK[0, 0])
     print(f"rows as batch: {X * Y**2} scores, as a mask: {(X * Y) ** 2}")
     # --8<-- [end:rows-are-the-batch]
 
