@@ -74,7 +74,7 @@ if __name__ == "__main__":
     image_B3XY = torch.randn(2, 3, 224, 224, dtype=torch.float64)
     by_conv_BPD = layer(image_B3XY).flatten(2).transpose(1, 2)
     by_matrix_BPD = patch_embedding(image_B3XY, layer)
-    torch.testing.assert_close(by_matrix_BPD, by_conv_BPD)
+    assert by_matrix_BPD.allclose(by_conv_BPD)
     print(f"224/16: {by_conv_BPD.shape[1]} patches of {16 * 16 * 3} numbers")
     # --8<-- [end:patches-run]
 
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     print(f"64 channel gates sum to {gate_BD.sum():.1f}")
     print(f"196 weights of one position sum to {weight_BTS[0, 0].sum():.1f}")
     assert abs(gate_BD.sum() - 1) > 10
-    torch.testing.assert_close(weight_BTS.sum(-1), torch.ones(1, 196))
+    assert weight_BTS.sum(-1).allclose(torch.ones(1, 196))
     # --8<-- [end:gates-run]
 
     # --8<-- [start:match-run]

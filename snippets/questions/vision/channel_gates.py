@@ -36,7 +36,7 @@ if __name__ == "__main__":
             f"all logits {change:+}: mean gate {gate_D.mean():.2f},"
             f" mean softmax {share_D.mean():.4f}"
         )
-        torch.testing.assert_close(share_D, logit_D.softmax(0))
+        assert share_D.allclose(logit_D.softmax(0))
     # --8<-- [end:all-open]
 
     # --8<-- [start:resnet]

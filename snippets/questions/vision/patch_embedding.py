@@ -37,16 +37,16 @@ if __name__ == "__main__":
     image_B3XY = torch.randn(1, 3, 224, 224, dtype=torch.float64)
     wanted_BPD = layer(image_B3XY).flatten(2).transpose(1, 2)
     error = {}
-    for cut in (squares, reordered, strips):
-        flat_BPF = cut(image_B3XY, 16)
+    for way in (squares, reordered, strips):
+        flat_BPF = way(image_B3XY, 16)
         made_BPD = flat_BPF @ linear_FD + layer.bias
-        error[cut.__name__] = (made_BPD - wanted_BPD).abs().max().item()
-        print(f"{cut.__name__:9} {tuple(flat_BPF.shape)}: {error[cut.__name__]:.0e}")
+        error[way.__name__] = (made_BPD - wanted_BPD).abs().max().item()
+        print(f"{way.__name__:9} {tuple(flat_BPF.shape)}: {error[way.__name__]:.0e}")
     assert error["squares"] < 1e-12 < 0.1 < min(error["reordered"], error["strips"])
     # The order inside a square is a matter of the weights' rows, and nothing else.
     same_FD = layer.weight.permute(0, 2, 3, 1).flatten(1).T
     again_BPD = reordered(image_B3XY, 16) @ same_FD + layer.bias
-    torch.testing.assert_close(again_BPD, wanted_BPD)
+    assert again_BPD.allclose(wanted_BPD)
     theirs_BPF = F.unfold(image_B3XY, kernel_size=16, stride=16).transpose(1, 2)
     assert theirs_BPF.equal(squares(image_B3XY, 16))
     print("parameters:", layer.weight.numel() + layer.bias.numel())
@@ -55,11 +55,11 @@ if __name__ == "__main__":
     # --8<-- [start:content]
     place_13XY = torch.arange(3 * 224 * 224).view(1, 3, 224, 224)
     found = {}
-    for cut in (squares, strips):
-        first_F = cut(place_13XY, 16)[0, 0]
+    for way in (squares, strips):
+        first_F = way(place_13XY, 16)[0, 0]
         part_3F = torch.stack((first_F // 224**2, first_F // 224 % 224, first_F % 224))
-        found[cut.__name__] = [len(part_F.unique()) for part_F in part_3F]
-        print(f"{cut.__name__:7}: channels, rows, columns {found[cut.__name__]}")
+        found[way.__name__] = [len(part_F.unique()) for part_F in part_3F]
+        print(f"{way.__name__:7}: channels, rows, columns {found[way.__name__]}")
     assert found == {"squares": [3, 16, 16], "strips": [1, 4, 224]}
     # --8<-- [end:content]
 
