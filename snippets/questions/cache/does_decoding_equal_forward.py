@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 # --8<-- [end:imports]
 # isort: split
-from snippets.decoding.kv_cache import CachedAttention, KVCache
+from snippets.decoding.kv_cache import CachedAttention, KVCache, rotate
 
 
 # --8<-- [start:feed]
@@ -56,22 +56,24 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     q_any, k_any, v_any = torch.randn(3, 1, 1, 12, 8).double().unbind()
     attend = nn.functional.scaled_dot_product_attention
-    right_any = attend(q_any, k_any, v_any, is_causal=True)
+    right_any = attend(rotate(q_any), rotate(k_any), v_any, is_causal=True)
     wrong = {}
-    for name in ("is_causal=True", "no mask", "bottom right"):
-        done_any = []
+    for name in ("is_causal=True", "no mask", "bottom right", "positions from 0"):
+        done_any, cache_any = [], k_any[:, :, :0]
         for start, stop in ((0, 5), (5, 10), (10, 12)):
             seen_any = torch.ones(stop - start, stop, dtype=torch.bool).tril(start)
-            how = {"is_causal": True} if name == "is_causal=True" else {}
-            how = {"attn_mask": seen_any} if name == "bottom right" else how
-            part_any = q_any[:, :, start:stop]
-            done_any.append(
-                attend(part_any, k_any[:, :, :stop], v_any[:, :, :stop], **how)
-            )
+            how = {"attn_mask": None if name == "no mask" else seen_any}
+            how = {"is_causal": True} if name == "is_causal=True" else how
+            first = 0 if name == "positions from 0" else start
+            part_any = rotate(q_any[:, :, start:stop], first)
+            new_any = rotate(k_any[:, :, start:stop], first)
+            cache_any = torch.cat([cache_any, new_any], dim=2)
+            done_any.append(attend(part_any, cache_any, v_any[:, :, :stop], **how))
         off_any = (torch.cat(done_any, dim=2) - right_any).abs().amax(dim=3) > 1e-9
         wrong[name] = off_any.flatten().nonzero().flatten().tolist()
-        print(f"{name:14} wrong at positions {wrong[name]}")
+        print(f"{name:16} wrong at positions {wrong[name]}")
     assert wrong["is_causal=True"] == [5, 6, 7, 8, 9, 10, 11]
     assert wrong["no mask"] == [0, 1, 2, 3, 5, 6, 7, 8, 10]  # a chunk's last is right
     assert wrong["bottom right"] == []
+    assert wrong["positions from 0"] == [5, 6, 7, 8, 9, 10, 11]
     # --8<-- [end:wrong-mask]

@@ -38,13 +38,17 @@ if __name__ == "__main__":
     # --8<-- [end:sweep]
 
     # --8<-- [start:models]
-    # Sizes D of published models, and the length at which scores take half.
-    for name, size in (
-        ("GPT-2 small", 768),
-        ("Llama 2 7B", 4096),
-        ("Llama 3 70B", 8192),
+    half = {}
+    for name, size, wide in (
+        ("8B", 4096, 14_336),
+        ("70B", 8192, 28_672),
+        ("405B", 16_384, 53_248),
     ):
-        print(f"{name}: D = {size}, half at T = 6D = {6 * size:,}; causal, half of the "
-              f"pairs: {12 * size:,}")  # fmt: skip
-    assert 6 * 4096 == 24_576
+        weights = 2 * size**2 + 2 * size * 8 * 128  # Q and O; K and V of 8 kv heads
+        weights += 3 * size * wide  # a gated feed-forward layer has three matrices
+        half[name] = weights / (2 * size)  # where 4T²D is 2T · weights
+        print(f"Llama 3 {name}: D = {size}, half at T = {half[name]:,.0f} "
+              f"= {half[name] / size:.2f} D; causal, half of the pairs: "
+              f"{2 * half[name]:,.0f}")  # fmt: skip
+        assert 5.9 < half[name] / size < 6.6
     # --8<-- [end:models]

@@ -30,7 +30,7 @@ if __name__ == "__main__":
         error[name] = ((out_TK - exact_TK).norm() / exact_TK.norm()).item()
         print(f"{name:20} {error[name]:.1e} from exact attention")
     assert error.pop("32 queries at a time") < 1e-14
-    assert min(error.values()) > 0.1
+    assert min(error.values()) > 0.75
     # --8<-- [end:compare]
 
     # --8<-- [start:pairs]

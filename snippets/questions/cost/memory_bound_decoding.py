@@ -35,6 +35,8 @@ if __name__ == "__main__":
         ratio[tokens] = intensity(tokens, 4096)
         bound = "compute" if ratio[tokens] > ridge else "memory"
         print(f"{tokens:4} tokens: {ratio[tokens]:6.1f} FLOPs a byte, bound by {bound}")
+    enough = next(n for n in range(300, 400) if intensity(n, 4096) > ridge)
+    print(f"bound by compute from {enough} tokens on")
     assert ratio[1] < 1.01
     assert ratio[64] < ridge < ratio[512]
     # --8<-- [end:linear]

@@ -35,8 +35,7 @@ if __name__ == "__main__":
     }
     for name, out_TK in wrong.items():
         gap = (out_TK - exact_TK).abs().max().item()
-        passes = torch.allclose(out_TK, exact_TK, atol=1e-1, rtol=0)
-        print(f"{name}: off by {gap:.1e}; atol=1e-1 accepts it: {passes}")
+        print(f"{name}: off by {gap:.1e}; atol=1e-1 accepts it: {gap <= 1e-1}")
+        assert gap > 2 * 1.9e-3  # twice the error of bfloat16
     assert torch.allclose(wrong["scale of 1/√63"], exact_TK, atol=1e-1, rtol=0)
-    assert not torch.allclose(wrong["scale of 1/√63"], exact_TK, atol=1e-4, rtol=0)
     # --8<-- [end:hide]

@@ -14,10 +14,11 @@ def test_single_precision_differs_by_rounding(evidence):
     assert 1e-8 < evidence.names["single"] < 1e-6
 
 
-def test_wrong_masks_spare_some_positions(evidence):
-    """Top-left spares the first chunk, no mask the last of each chunk."""
+def test_wrong_masks_and_positions_spare_some_positions(evidence):
+    """Top-left and positions from 0 spare the first chunk, no mask the last of each."""
     assert evidence.names["wrong"] == {
         "is_causal=True": [5, 6, 7, 8, 9, 10, 11],
         "no mask": [0, 1, 2, 3, 5, 6, 7, 8, 10],
         "bottom right": [],
+        "positions from 0": [5, 6, 7, 8, 9, 10, 11],
     }
