@@ -14,3 +14,9 @@ def test_renumbering_breaks_rotated_keys(evidence):
 def test_rotating_by_the_difference_repairs_them(evidence):
     """Rotations add up."""
     assert evidence.names["gaps"]["renumbered, rotated by the difference"] < 1e-10
+
+
+def test_new_frequencies_need_another_turn(evidence):
+    """Old keys do not fit a new base, and fit after the difference of angles."""
+    assert evidence.names["gaps"]["new base, rotated keys"] > 0.01
+    assert evidence.names["gaps"]["new base, rotated by the difference"] < 1e-10
