@@ -28,6 +28,26 @@ class Heads(nn.Module):
 
 # --8<-- [end:two]
 
+
+# --8<-- [start:bare]
+class BareBlock(nn.Module):
+    """A “Transformer block” as some show it: attention without any projection."""
+
+    def __init__(self, D: int) -> None:
+        """Make the only two layers that have parameters."""
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Attend, then apply a gate that has no weights either."""
+        y_BTD = self.norm1(x_BTD)
+        x_BTD = x_BTD + nn.functional.scaled_dot_product_attention(y_BTD, y_BTD, y_BTD)
+        y_BTD = self.norm2(x_BTD)
+        return x_BTD + nn.functional.silu(y_BTD) * y_BTD
+
+
+# --8<-- [end:bare]
+
 if __name__ == "__main__":
     # --8<-- [start:count]
     torch.manual_seed(0)
@@ -58,3 +78,15 @@ if __name__ == "__main__":
     assert moved[list] == 0
     assert moved[nn.ModuleList] > 0
     # --8<-- [end:step]
+
+    # --8<-- [start:weigh]
+    torch.manual_seed(0)
+    whole = nn.TransformerEncoderLayer(32, 4, 128, batch_first=True)
+    sizes = {
+        name: nn.utils.parameters_to_vector(block.parameters()).numel()
+        for name, block in {"bare": BareBlock(32), "whole": whole}.items()
+    }
+    print("parameters at D = 32:", sizes)
+    assert BareBlock(32)(torch.randn(2, 5, 32)).shape == (2, 5, 32)
+    assert sizes["bare"] == 2 * 2 * 32 < sizes["whole"] / 90
+    # --8<-- [end:weigh]

@@ -11,3 +11,7 @@ def test_the_optimizer_skips_them_though_they_have_gradients(evidence):
     moved = evidence.names["moved"]
     assert moved[list] == 0
     assert max(moved.values()) > 1
+
+
+def test_a_block_without_projections_has_next_to_no_parameters(evidence):
+    assert evidence.names["sizes"] == {"bare": 128, "whole": 12_704}
