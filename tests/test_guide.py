@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from docs._tools import bank
 from docs._tools.execute import Runner
 from docs._tools.guide import Guide
 from docs._tools.includes import includes
 from docs._tools.new import WRITE
-from docs._tools.pages import PARTS, each, load
+from docs._tools.pages import LEVELS, PARTS, each, load
 from docs._tools.problems import ROOT
 from docs._tools.site import check_all
 
@@ -113,6 +114,14 @@ def test_the_question_s_evidence_is_the_file_that_it_shows():
         if page.kind == "question":
             shown = {file for cell in page.cells for file, _ in includes(cell)}
             assert page.meta["evidence"] in shown, page.path
+
+
+def test_the_level_of_a_theme_s_questions_rises_from_top_to_bottom():
+    """A beginner can read on until it gets too deep."""
+    pages = {key: pair["zh"] for key, pair in load(Guide()).items() if "zh" in pair}
+    for theme in bank.themes(pages):
+        levels = [LEVELS.index(question.meta["level"]) for question in theme.questions]
+        assert levels == sorted(levels), f"reorder {theme.index.path}"
 
 
 def test_evidence_asserts_what_it_prints():
