@@ -74,7 +74,9 @@ def test_filters_of_the_table(language, open_page):
     theme.select_option("")
     level.select_option("")
     tag.select_option("vision")
-    assert all("vision" in row.get_attribute("data-tags").split() for row in shown.all())
+    assert all(
+        "vision" in row.get_attribute("data-tags").split() for row in shown.all()
+    )
     tag.select_option("")
     assert shown.count() == total
 
@@ -84,7 +86,9 @@ def test_a_question_that_was_opened_counts_as_read(open_page, base):
     page.goto(base + "en/questions/all_questions/")
     page.locator(".g-filter select").nth(3).select_option("yes")
     shown = page.locator("#all-questions tbody tr:visible")
-    assert [row.get_attribute("data-id") for row in shown.all()] == ["what_is_attention"]
+    assert [row.get_attribute("data-id") for row in shown.all()] == [
+        "what_is_attention"
+    ]
 
 
 def test_the_table_is_whole_without_scripts(open_page):

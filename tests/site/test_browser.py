@@ -87,9 +87,9 @@ def test_search_finds_the_page_among_the_first_three(language, open_page, base):
     page = open_page(address("index", language))
     field = page.locator(".md-search__input")
     field.focus()
-    empty = page.evaluate(
-        "JSON.parse(document.getElementById('__config').textContent)"
-        ".translations['search.result.placeholder']"
+    empty, none = page.evaluate(
+        "['placeholder', 'none'].map(of => JSON.parse(document.getElementById('__config')"
+        ".textContent).translations['search.result.' + of])"
     )
     missed = []
     for query, key in QUERIES[language]:
@@ -105,6 +105,11 @@ def test_search_finds_the_page_among_the_first_three(language, open_page, base):
         page.wait_for_function(
             "([text]) => document.querySelector('.md-search-result__meta').innerText.trim() !== text",
             arg=[empty],
+        )
+        page.wait_for_function(  # results come after the line that counts them
+            "([text]) => document.querySelector('.md-search-result__meta').innerText.trim() === text"
+            " || document.querySelector('.md-search-result__item')",
+            arg=[none],
         )
         links = page.locator(".md-search-result__item").evaluate_all(
             "all => all.map(item => item.querySelector('a').href)"

@@ -372,7 +372,7 @@ def test_the_table_of_applications_is_filled(built):
     } - {"index"}
     for page in built:
         if page.key == "applications/index":
-            rows = [row for row in page.soup.select("td:has(a)")]
+            rows = page.soup.select("td:has(a)")
             linked = {a["href"].strip("/") for td in rows for a in td.select("a")}
             assert linked == applied, page.where
             cells = [td.text for td in page.soup.select("td")]
