@@ -35,6 +35,8 @@ if __name__ == "__main__":
     table = {size: largest_weight(size) for size in (4, 16, 64, 256, 1024)}
     for size, row in table.items():
         print(f"K = {size:4}:", {name: f"{w:.2f}" for name, w in row.items()})
+    assert table[1024]["dot"] > 0.9 > 2 * table[4]["dot"]
+    assert all(row["scaled dot"] < 0.2 for row in table.values())
     # --8<-- [end:sweep]
 
     # --8<-- [start:bounded]
