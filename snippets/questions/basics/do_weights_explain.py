@@ -52,8 +52,10 @@ if __name__ == "__main__":
     masked_2 = (share_3[1:] / share_3[1:].sum()) @ v_32[1:]
     print("weights:      ", [f"{w:.2f}" for w in share_3.tolist()])
     print("contributions:", [f"{w:.2f}" for w in contribution_3.tolist()])
+    assert share_3.argmax() == contribution_3.argmin()
     growth = (masked_2.norm() / out_2.norm()).item()
     zeroed = (share_3[1:] @ v_32[1:]).norm().item() / out_2.norm().item()
     print(f"output without the first value: {zeroed:.2f} of its length", end="; ")
     print(f"with the first key masked: {growth:.1f} times")
+    assert abs(zeroed - 1) < 0.1 < 5 < growth
     # --8<-- [end:norm]

@@ -60,6 +60,8 @@ if __name__ == "__main__":
         print(
             f"{pairs:4} pairs: error {fixed:.2f} from a fixed state, {kept:.2f} by attention"
         )
+        assert abs(fixed - max(1 - 64 / pairs, 0) ** 0.5) < 0.02
+        assert kept < 0.01
     # --8<-- [end:bottleneck]
 
     # --8<-- [start:linear]
@@ -70,6 +72,8 @@ if __name__ == "__main__":
     _, self_double_SK = look_up(2 * x_SK, 2 * x_SK, 2 * x_SK)
     print("values doubled, output doubled:", double_TV.allclose(2 * out_TV))
     print("input doubled, output doubled:", self_double_SK.allclose(2 * self_SK))
+    assert double_TV.allclose(2 * out_TV)
+    assert not self_double_SK.allclose(2 * self_SK)
     # --8<-- [end:linear]
 
     # --8<-- [start:not-unique]
@@ -81,4 +85,6 @@ if __name__ == "__main__":
     print("weights:      ", [f"{w:.2f}" for w in weight_TS[0].tolist()])
     print("other weights:", [f"{w:.2f}" for w in other_S.tolist()])
     print("same output:", (other_S @ v_SV).allclose(out_TV[0], atol=1e-5))
+    torch.testing.assert_close(other_S @ v_SV, out_TV[0])
+    assert (weight_TS[0] - other_S).abs().sum() > 0.1
     # --8<-- [end:not-unique]

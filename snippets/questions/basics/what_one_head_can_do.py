@@ -60,12 +60,14 @@ if __name__ == "__main__":
     }
     for name, keys in count.items():
         print(f"{name:27}: {keys:2} of 16 keys can win")
+    assert list(count.values()) == [2, 16, 8]
     # --8<-- [end:reachable]
 
     # --8<-- [start:how-sharp]
     torch.manual_seed(0)
     needed = {size: sharpness_for(size) for size in (8, 32, 128, 512)}
     print("factor for a weight of 0.9:", {n: f"{f:.0f}" for n, f in needed.items()})
+    assert round(needed[128] / needed[32]) == round(needed[512] / needed[128]) == 16
     # --8<-- [end:how-sharp]
 
     # --8<-- [start:two-at-once]
@@ -77,4 +79,5 @@ if __name__ == "__main__":
         "two heads": pair_2V.flatten().equal(swapped_2V.flatten()),
     }
     print("“who chases whom” reversed, same output:", same)
+    assert same == {"one head": True, "two heads": False}
     # --8<-- [end:two-at-once]

@@ -49,6 +49,7 @@ if __name__ == "__main__":
         if tied:
             assert math.isclose(left, other, rel_tol=1e-4)
             assert left <= 0.5
+    assert right["two projections"] > 0.9
     # --8<-- [end:ring]
 
     # --8<-- [start:merge]
@@ -77,4 +78,5 @@ if __name__ == "__main__":
     }
     print("twice the values: off from twice the output by", end=" ")
     print({name: f"{gap:.2f}" for name, gap in change.items()})
+    assert change["separate"] < 1e-5 < 0.1 < change["K = V"]
     # --8<-- [end:shared]

@@ -29,6 +29,7 @@ if __name__ == "__main__":
         other_11JK = attend(q_11JK, other_k_11JK, other_v_11JK, mask_11JJ)
         sees = not out_11JK[:, :, :T].equal(other_11JK[:, :, :T])
         print(f"{name:12}", *(f"{mass:10.3f}" for mass in masses), f"{sees!s:>15}")
+        assert sees == (name != "two towers")
     # --8<-- [end:blocks]
 
     # --8<-- [start:mixture]

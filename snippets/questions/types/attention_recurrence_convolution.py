@@ -65,6 +65,9 @@ if __name__ == "__main__":
             needed[kind, length] = layers_needed(kind, length)
         print(f"T = {length:3}, layers:", end=" ")
         print({kind: n for (kind, T), n in needed.items() if length == T})
+        assert needed["self-attention", length] == 1
+        assert needed["dilated convolution", length] == math.log2(length)
+        assert needed["convolution", length] == length - 1
     # --8<-- [end:path]
 
     # --8<-- [start:independent]
@@ -84,4 +87,6 @@ if __name__ == "__main__":
     reaction = {length: influence(length) for length in (2, 8, 32)}
     for length, (recurrent, attended) in reaction.items():
         print(f"T = {length:2}: RNN {recurrent:.1e}, self-attention {attended:.1e}")
+    assert reaction[2][0] / reaction[32][0] > 1e9
+    assert reaction[2][1] / reaction[32][1] < 40
     # --8<-- [end:decay]

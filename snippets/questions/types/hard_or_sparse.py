@@ -32,6 +32,8 @@ if __name__ == "__main__":
                 name, *report[name]
             )
         )
+    assert [reached for _, _, reached in report.values()] == [5, 2, 0, 0, 0]
+    assert report["threshold 0.25"][0] > 1 > report["threshold 0.4"][0]
     # --8<-- [end:compare]
 
     # --8<-- [start:draw]

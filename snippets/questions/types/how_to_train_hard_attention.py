@@ -55,6 +55,10 @@ if __name__ == "__main__":
             draws_needed(size, with_baseline=True, shift=10.0),
         )
         print("{:9}  {:11.0f}  {:22.0f}  {:21.0f}".format(size, *needed[size]))
+    growth = [
+        large / small for small, large in zip(needed[64], needed[256], strict=True)
+    ]
+    assert growth[0] > 15 > 5 > growth[2]  # S squared, and S
     # --8<-- [end:variance]
 
     # --8<-- [start:own-loss]
@@ -74,4 +78,6 @@ if __name__ == "__main__":
                 mean_S += chance_a * chance_b * grad_S
         ratio[name] = (mean_S @ exact_S / exact_S.square().sum()).item()
         print(f"baseline = {name}: {ratio[name]:.2f} of the gradient")
+    assert abs(ratio["mean of both"] - 0.5) < 1e-9
+    assert abs(ratio["loss of the other"] - 1) < 1e-9
     # --8<-- [end:own-loss]

@@ -27,6 +27,7 @@ if __name__ == "__main__":
     for level in (0.25, 0.15, 0.5):
         kept_S = (weight_S >= level).float()
         print(f"threshold {level}:", kept_S.tolist(), "->", (kept_S @ v_SV).tolist())
+        assert not (kept_S @ v_SV).allclose(soft_V)
     # --8<-- [end:use]
 
     # --8<-- [start:source]
