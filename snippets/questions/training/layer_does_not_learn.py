@@ -2,6 +2,7 @@
 
 # --8<-- [start:imports]
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
@@ -26,6 +27,26 @@ class Heads(nn.Module):
 
 
 # --8<-- [end:two]
+
+
+# --8<-- [start:bare]
+class Bare(nn.Module):
+    """A block that runs, with attention and a gate, and without a projection."""
+
+    def __init__(self, size: int) -> None:
+        """Make two norms, the only layers."""
+        super().__init__()
+        self.first, self.second = nn.RMSNorm(size), nn.RMSNorm(size)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Attend and gate, each added to its input."""
+        y_TD = self.first(x_TD)
+        x_TD = x_TD + F.scaled_dot_product_attention(y_TD, y_TD, y_TD)
+        z_TD = self.second(x_TD)
+        return x_TD + F.silu(z_TD) * z_TD
+
+
+# --8<-- [end:bare]
 
 if __name__ == "__main__":
     # --8<-- [start:count]
@@ -57,3 +78,14 @@ if __name__ == "__main__":
     assert moved[list] == 0
     assert moved[nn.ModuleList] > 0
     # --8<-- [end:step]
+
+    # --8<-- [start:projections]
+    torch.manual_seed(0)
+    whole = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    sizes = {}
+    for block in (Bare(64), whole):
+        shape = tuple(block(torch.randn(6, 64)).shape)
+        sizes[block] = sum(weight_any.numel() for weight_any in block.parameters())
+        print(f"{type(block).__name__}: output {shape}, {sizes[block]:,} parameters")
+    assert list(sizes.values()) == [2 * 64, 12 * 64**2 + 13 * 64]
+    # --8<-- [end:projections]
