@@ -46,8 +46,6 @@ if __name__ == "__main__":
         ran[name] = which_backend(call)
         reasons = why_not(call, SDPBackend.FLASH_ATTENTION)[1:-1]
         print(f"CPU, {name}: {ran[name]}", *[f"({one[:70]}…)" for one in reasons])
-    assert [ran[name] for name in ("plain", "is_causal", "float mask")] == ["flash"] * 3
-    assert [ran[x] for x in ("learned mask", "dropout", "V ≠ K")] == ["math"] * 3
     # --8<-- [end:ran]
 
     # --8<-- [start:force]

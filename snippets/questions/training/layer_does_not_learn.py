@@ -2,6 +2,7 @@
 
 # --8<-- [start:imports]
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # --8<-- [end:imports]
@@ -30,20 +31,20 @@ class Heads(nn.Module):
 
 
 # --8<-- [start:bare]
-class BareBlock(nn.Module):
-    """A “Transformer block” as some show it: attention without any projection."""
+class Bare(nn.Module):
+    """A block that runs, with attention and a gate, and without a projection."""
 
-    def __init__(self, D: int) -> None:
-        """Make the only two layers that have parameters."""
+    def __init__(self, size: int) -> None:
+        """Make two norms, the only layers."""
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(D), nn.LayerNorm(D)
+        self.first, self.second = nn.RMSNorm(size), nn.RMSNorm(size)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Attend, then apply a gate that has no weights either."""
-        y_BTD = self.norm1(x_BTD)
-        x_BTD = x_BTD + nn.functional.scaled_dot_product_attention(y_BTD, y_BTD, y_BTD)
-        y_BTD = self.norm2(x_BTD)
-        return x_BTD + nn.functional.silu(y_BTD) * y_BTD
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Attend and gate, each added to its input."""
+        y_TD = self.first(x_TD)
+        x_TD = x_TD + F.scaled_dot_product_attention(y_TD, y_TD, y_TD)
+        z_TD = self.second(x_TD)
+        return x_TD + F.silu(z_TD) * z_TD
 
 
 # --8<-- [end:bare]
@@ -79,14 +80,13 @@ if __name__ == "__main__":
     assert moved[nn.ModuleList] > 0
     # --8<-- [end:step]
 
-    # --8<-- [start:weigh]
+    # --8<-- [start:projections]
     torch.manual_seed(0)
-    whole = nn.TransformerEncoderLayer(32, 4, 128, batch_first=True)
-    sizes = {
-        name: nn.utils.parameters_to_vector(block.parameters()).numel()
-        for name, block in {"bare": BareBlock(32), "whole": whole}.items()
-    }
-    print("parameters at D = 32:", sizes)
-    assert BareBlock(32)(torch.randn(2, 5, 32)).shape == (2, 5, 32)
-    assert sizes["bare"] == 2 * 2 * 32 < sizes["whole"] / 90
-    # --8<-- [end:weigh]
+    whole = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    sizes = {}
+    for block in (Bare(64), whole):
+        shape = tuple(block(torch.randn(6, 64)).shape)
+        sizes[block] = sum(weight_any.numel() for weight_any in block.parameters())
+        print(f"{type(block).__name__}: output {shape}, {sizes[block]:,} parameters")
+    assert list(sizes.values()) == [2 * 64, 12 * 64**2 + 13 * 64]
+    # --8<-- [end:projections]
