@@ -1,4 +1,4 @@
-"""Gates of a squeeze-and-excitation block: what they cost, why they sum to no one."""
+"""Gates of squeeze-and-excitation: what they cost, why they need not sum to 1."""
 
 # --8<-- [start:imports]
 import torch
@@ -25,6 +25,7 @@ if __name__ == "__main__":
             f"{size:8} {sums[0]:13.1f} {kept[size][0]:10.3f}"
             f" {sums[1]:18.1f} {kept[size][1]:10.3f}"
         )
+    assert kept[256][1] < 0.01 < 0.45 < min(gated for gated, _ in kept.values())
     # --8<-- [end:sums]
 
     # --8<-- [start:all-open]
@@ -50,5 +51,7 @@ if __name__ == "__main__":
         )
     total = sum(weights.values())
     print(f"all: {total / 1e6:.2f} M weights, last stage {weights[2048] / total:.0%}")
+    assert weights[2048] > total / 2
+    assert operations < 0.004 * 3.86e9
     print(f"operations: {operations / 1e6:.1f} M of 3860 M: {operations / 3.86e9:.2%}")
     # --8<-- [end:resnet]

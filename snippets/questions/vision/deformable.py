@@ -56,6 +56,7 @@ if __name__ == "__main__":
     other_TD = layer(q_TD, origin_T2, other_XYD)
     print("weights per query:", [f"{x:.2f}" for x in weight_TN.sum(1).tolist()])
     print(f"another map: output moves by {(out_TD - other_TD).abs().max():.2f}")
+    assert (out_TD - other_TD).abs().max() > 0.1
     hit_22 = torch.tensor([[3.0, 5.0], [0.0, 8.0]])
     assert sample(map_XYD, hit_22).allclose(map_XYD[[3, 0], [5, 8]], atol=1e-5)
     # --8<-- [end:no-keys]

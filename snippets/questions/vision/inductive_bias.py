@@ -72,6 +72,7 @@ if __name__ == "__main__":
             ]
         print(f"{name:24}", *(f"{x:9.3f}" for x in move[name]))
     assert max(move["convolutions, stride 1"][:3]) < 1e-12
+    assert move["convolutions, stride 2"][0] > 0.01
     assert max(move["patches, no positions"][2:]) < 1e-12
     assert min(move["patches, positions"]) > 0.05
     torch.set_default_dtype(torch.float32)

@@ -26,6 +26,18 @@ def test_opposite_corners_share_a_window_and_may_not_attend():
     assert not shifted_mask(8, 4, 2)[-1, first, end]
 
 
+@pytest.mark.parametrize(("size", "side", "shift"), [(8, 4, 2), (14, 7, 3)])
+def test_coordinates_after_the_roll_need_one_more_cut(size, side, shift):
+    place_X = torch.arange(size)
+    masks = []
+    for band_X in (place_X // side, place_X // side + (place_X >= size - shift)):
+        region_XX1 = (band_X[:, None] * size + band_X)[..., None]
+        region_NC = cut(region_XX1, side)[..., 0]
+        masks.append(region_NC[:, :, None] == region_NC[:, None, :])
+    assert masks[0].all()
+    assert masks[1].equal(shifted_mask(size, side, shift))
+
+
 @pytest.mark.parametrize(("size", "side"), [(8, 4), (14, 7), (6, 2)])
 def test_no_shift_needs_no_mask(size, side):
     assert shifted_mask(size, side, 0).all()
