@@ -21,7 +21,8 @@ if __name__ == "__main__":
     slopes_any = []
     for parts_any in (cut_any, [layer(x_BTD) for layer in apart]):
         loss = sum(part_any.square().sum() for part_any in parts_any)
-        slopes_any.append(torch.autograd.grad(loss, x_BTD, retain_graph=True)[0])
+        leaves_any = [x_BTD, *(layer.weight for layer in apart)]
+        slopes_any.append(torch.autograd.grad(loss, leaves_any, retain_graph=True))
     for layer, part_any in zip(apart, cut_any, strict=True):
         torch.testing.assert_close(part_any, layer(x_BTD))
     torch.testing.assert_close(slopes_any[0], slopes_any[1])

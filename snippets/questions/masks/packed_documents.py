@@ -85,10 +85,11 @@ if __name__ == "__main__":
         ("causal and document", past_88 & same_88),
     ):
         for layers in (1, 3):
-            foreign_88 = reach(mask_88, layers) & ~same_88
-            leaks[name, layers] = foreign_88.sum().item()
+            reach_88 = reach(mask_88, layers)
+            leaks[name, layers] = (reach_88 & ~same_88).sum().item()
         print(f"{name:22}: {leaks[name, 1]:2} pairs across documents in one layer, "
               f"{leaks[name, 3]:2} in three")  # fmt: skip
     assert leaks["causal and document", 3] == 0
+    assert reach_88.equal(past_88 & same_88)  # in three layers: no pair too few, either
     assert leaks["causal", 1] == 19
     # --8<-- [end:leaks]

@@ -55,7 +55,7 @@ if __name__ == "__main__":
     torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
     layer = nn.Linear(8, 24)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    losses, norms = [], []
+    losses, norms, ruined = [], [], []
     for lengths in ([6, 5, 4], [6, 5, 4], [6, 5, 0], [6, 5, 4]):  # one is empty
         loss = loss_of(layer, lengths)
         optimizer.zero_grad()
@@ -63,9 +63,13 @@ if __name__ == "__main__":
         losses.append(loss.item())
         norms.append(layer.weight.grad.norm().item())
         optimizer.step()
-        print(f"lengths {lengths}: loss {losses[-1]:.3f}, gradient {norms[-1]:.3f}")
+        parts = zip("qkv", layer.weight.chunk(3), strict=True)
+        ruined.append("".join(name for name, w_KD in parts if w_KD.isnan().any()))
+        print(f"lengths {lengths}: loss {losses[-1]:.3f}, gradient {norms[-1]:.3f},"
+              f" NaN then in projections: {ruined[-1] or 'none'}")  # fmt: skip
     assert torch.tensor(losses).isnan().tolist() == [False, False, False, True]
     assert torch.tensor(norms).isnan().tolist() == [False, False, True, True]
+    assert ruined == ["", "", "v", "qkv"]
     # --8<-- [end:steps]
 
     # --8<-- [start:find]

@@ -5,11 +5,12 @@ import torch
 
 
 def test_packed_equals_apart(evidence):
-    """Outputs of unequal parts, and the gradient of the input."""
+    """Outputs of unequal parts, and gradients of the input and of the weights."""
     names = evidence.names
     for layer, part in zip(names["apart"], names["cut_any"], strict=True):
         assert part.shape[-1] == layer.out_features
         assert part.allclose(layer(names["x_BTD"]))
+    assert [len(slopes) for slopes in names["slopes_any"]] == [4, 4]
     torch.testing.assert_close(*names["slopes_any"])
 
 

@@ -15,6 +15,12 @@ def test_no_gradient_crosses_a_document(evidence):
     assert leaks["causal", 1] == leaks["causal", 3] == 3 * 1 + 4 * 4
 
 
+def test_each_output_depends_on_all_that_it_may_see(evidence):
+    """A mask that hides too much would fail, too."""
+    names = evidence.names
+    assert names["reach_88"].equal(names["past_88"] & names["same_88"])
+
+
 def test_a_window_leaks_further_with_each_layer(evidence):
     """Two boundaries in one layer; three layers reach three back."""
     leaks = evidence.names["leaks"]

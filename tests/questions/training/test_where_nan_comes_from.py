@@ -13,6 +13,11 @@ def test_the_loss_is_one_step_late(evidence):
     assert nan == [False, False, True, True]
 
 
+def test_the_step_ruins_the_values_first(evidence):
+    """`masked_fill` stops NaN on the way to queries and keys; a step later all have it."""
+    assert evidence.names["ruined"] == ["", "", "v", "qkv"]
+
+
 def test_it_is_born_in_the_softmax(evidence):
     """The first operator that makes NaN out of none; autograd names a later one."""
     assert evidence.names["births"].born == ["_softmax"]
