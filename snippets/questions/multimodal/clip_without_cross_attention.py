@@ -63,9 +63,9 @@ if __name__ == "__main__":
         loss = sum(losses) * pairs / 128
         (slope_ND,) = torch.autograd.grad(loss, image_ND)
         slopes[pairs] = slope_ND.flatten()
-        size, same = slope_ND.norm(), F.cosine_similarity(slopes[128], slopes[pairs], 0)
+        same = F.cosine_similarity(slopes[128], slopes[pairs], dim=0)
         print(
-            f"batches of {pairs:3}: gradient {size:.3f}, cosine with 128's {same:.2f}"
+            f"batches of {pairs:3}: gradient {slope_ND.norm():.3f}, cosine {same:.2f}"
         )
     assert slopes[1].abs().max() == 0 < slopes[2].abs().max()
     assert F.cosine_similarity(slopes[128], slopes[2], dim=0) < 0.8

@@ -22,7 +22,7 @@ def test_a_batch_of_one_teaches_nothing(evidence):
 def test_small_batches_do_not_add_up_to_a_large_one(evidence):
     slopes = evidence.names["slopes"]
     same = torch.cosine_similarity(slopes[128], slopes[2], dim=0).item()
-    assert 0.45 < same < 0.6
+    assert 0.3 < same < 0.7
 
 
 def test_matching_pairs_lower_the_loss():
