@@ -56,12 +56,19 @@ if __name__ == "__main__":
 
     # --8<-- [start:batch-of-one]
     torch.manual_seed(0)
-    for pairs in (1, 2, 128):
-        image_any = torch.randn(pairs, 16, requires_grad=True)
-        loss = contrast(image_any, torch.randn(pairs, 16))
-        loss.backward()
-        print(f"batch of {pairs:3}: gradient {image_any.grad.abs().max():.3f}")
-        assert (image_any.grad.abs().max() == 0) == (pairs == 1)
+    image_ND, text_ND = torch.randn(128, 16, requires_grad=True), torch.randn(128, 16)
+    slopes = {}
+    for pairs in (128, 2, 1):  # 128 pairs at once, or accumulated from small batches
+        losses = map(contrast, image_ND.split(pairs), text_ND.split(pairs))
+        loss = sum(losses) * pairs / 128
+        (slope_ND,) = torch.autograd.grad(loss, image_ND)
+        slopes[pairs] = slope_ND.flatten()
+        same = F.cosine_similarity(slopes[128], slopes[pairs], dim=0)
+        print(
+            f"batches of {pairs:3}: gradient {slope_ND.norm():.3f}, cosine {same:.2f}"
+        )
+    assert slopes[1].abs().max() == 0 < slopes[2].abs().max()
+    assert F.cosine_similarity(slopes[128], slopes[2], dim=0) < 0.8
     # --8<-- [end:batch-of-one]
 
     # --8<-- [start:binding]

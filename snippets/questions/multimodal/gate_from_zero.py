@@ -72,6 +72,7 @@ if __name__ == "__main__":
             opening = layer.gate.tanh().item()
             print(f"step {step:3}: tanh(gate) {opening:5.2f}, gradient at the gate")
             print(f"          {gate:.1e}, at the values {value:.1e}, loss {loss:.3f}")
+        assert gate > 0
         assert (value == 0) == (step == 0)
         optimizer.step()
     # --8<-- [end:learn]

@@ -15,8 +15,14 @@ def test_cost_is_a_sum_not_a_product(evidence):
 
 
 def test_a_batch_of_one_teaches_nothing(evidence):
-    assert "batch of   1: gradient 0.000" in evidence.output
+    assert "batches of   1: gradient 0.000" in evidence.output
     assert contrast(torch.randn(1, 4), torch.randn(1, 4)) == 0
+
+
+def test_small_batches_do_not_add_up_to_a_large_one(evidence):
+    slopes = evidence.names["slopes"]
+    same = torch.cosine_similarity(slopes[128], slopes[2], dim=0).item()
+    assert 0.3 < same < 0.7
 
 
 def test_matching_pairs_lower_the_loss():
