@@ -28,3 +28,11 @@ def test_dropout_adds_two_copies_and_recomputing_leaves_inputs(evidence):
 def test_a_model_of_32_layers(evidence):
     """128 GiB for one sequence of 8,192 tokens."""
     assert evidence.names["need"][8192] == 128
+
+
+def test_the_fused_kernel_keeps_one_number_a_row(evidence):
+    """Besides queries, keys, values and output."""
+    total = evidence.names["total"]
+    for T in (256, 512, 1024):
+        extra = total["SDPA", T] - 4 * 4 * 4 * T * 32
+        assert extra / (4 * 4 * T) == pytest.approx(1, abs=0.1)
