@@ -3,6 +3,9 @@
 import math
 
 import torch
+from torch import nn
+
+from snippets.questions.training.where_nan_comes_from import loss_of
 
 
 def test_the_loss_is_one_step_late(evidence):
@@ -16,6 +19,15 @@ def test_the_loss_is_one_step_late(evidence):
 def test_the_step_ruins_the_values_first(evidence):
     """`masked_fill` stops NaN on the way to queries and keys; a step later all have it."""
     assert evidence.names["ruined"] == ["", "", "v", "qkv"]
+
+
+def test_skipping_later_batches_does_not_help():
+    """Ruined values make the loss of each later batch NaN, without another update."""
+    layer = nn.Linear(8, 24)
+    loss_of(layer, [6, 5, 0]).backward()
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+    for lengths in ([6, 5, 4], [6, 6, 6], [1, 2, 3]):
+        assert loss_of(layer, lengths).isnan()
 
 
 def test_it_is_born_in_the_softmax(evidence):
