@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
     # --8<-- [start:step]
     torch.manual_seed(0)
-    best = {}
+    best, default = {}, {}
     for dtype in (torch.float64, torch.float32):
         x_S, v_S = torch.randn(2, 5, dtype=torch.float64).to(dtype)
         weight_S = x_S.softmax(-1)
@@ -67,10 +67,11 @@ if __name__ == "__main__":
             move_S[0] = 10.0**power
             up, down = ((x_S + s * move_S).softmax(-1) @ v_S for s in (1, -1))
             error[power] = abs((up - down).item() / (2 * 10.0**power) - exact)
-        best[dtype] = min(error, key=error.get)
+        best[dtype], default[dtype] = min(error, key=error.get), error[-6]
         print(f"{dtype}: best step 1e{best[dtype]}, error there"
               f" {error[best[dtype]]:.0e}; with a step of 1e-6 {error[-6]:.0e}")  # fmt: skip
     assert best[torch.float64] < best[torch.float32]
+    assert default[torch.float64] < 1e-9 < 1e-3 < default[torch.float32]
     # --8<-- [end:step]
 
     # --8<-- [start:single]

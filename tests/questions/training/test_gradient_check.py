@@ -20,6 +20,13 @@ def test_single_precision_wants_a_longer_step_and_gets_less(evidence):
     assert -3 <= best[torch.float32] <= -1
 
 
+def test_the_default_step_is_meant_for_double_precision(evidence):
+    """With 1e-6, float32 is off by hundredths."""
+    default = evidence.names["default"]
+    assert default[torch.float64] < 1e-9
+    assert 1e-3 < default[torch.float32] < 1
+
+
 def test_single_precision_fails_a_right_backward(evidence):
     """With the default step of 1e-6."""
     assert evidence.names["told"].startswith("Jacobian mismatch")
