@@ -42,6 +42,14 @@ def test_every_question_has_a_card_with_its_answer(built, themes):
             assert all(len(card.div.p.get_text()) > 10 for card in cards)
 
 
+def test_a_question_says_its_level_in_the_language_of_its_page(built, themes):
+    level = {q.key: q.meta["level"] for theme in themes for q in theme.questions}
+    for page in built:
+        if page.key in level:
+            said = page.soup.select_one(".g-ran b").get_text()
+            assert said == bank.WORDS[page.language]["levels"][level[page.key]]
+
+
 def test_every_wrong_answer_is_listed(built, themes):
     """Each theme shows its claims, and the list of all leads to each."""
     claims = {
