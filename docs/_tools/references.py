@@ -160,6 +160,12 @@ def check_links(page: Page, pages: dict, guide: Guide) -> Iterator[Problem]:
                 yield page.problem(
                     number, f"{target} is not https", "link the https address"
                 )
+            elif re.match(r"https://(www\.)?arxiv\.org/", target):
+                yield page.problem(
+                    number,
+                    f"{target} is a paper linked by hand",
+                    "enter it in docs/sources.yml and cite it as [@key]",
+                )
             continue
         path, _, anchor = unquote(target).partition("#")
         if target.startswith("/"):

@@ -53,6 +53,12 @@ IN_BOTH = {
     "broken anchor": ("](#formula)", "](#formulas)", "no anchor #formulas"),
     "broken image": ("](#formula)", "](picture.png)", "'picture.png' does not exist"),
     "absolute link": ("](#formula)", "](/questions/)", "is absolute"),
+    "link without https": ("](#formula)", "](http://a.example)", "is not https"),
+    "paper linked by hand": (
+        "](#formula)",
+        "](https://arxiv.org/abs/1706.03762)",
+        "is a paper linked by hand",
+    ),
     "formula cannot be rendered": ("\\bar{", "\\unknowncommand{", "cannot be rendered"),
     "unknown cell tag": (
         '```python\n--8<-- "snippets/room/mean.py:demo',
